@@ -1,0 +1,38 @@
+# Everything a fresh machine needs is Python 3.11+ and make; the targets set up the rest in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test lint format bench micro clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: pyproject.toml setup.py $(wildcard proxy/wire/*.pyx)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, classes; a table and a picture
+	$(BIN)/pgheadroom demo
+
+test: $(VENV)/.ready   ## all tests, against a real PostgreSQL
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready   ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready  ## the bad day: direct, PgBouncer, pgheadroom
+	$(BIN)/python -m loadtests.bad_day
+
+micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle client, beside PgBouncer
+	$(BIN)/python -m loadtests.micro
+
+clean:           ## remove what the targets made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

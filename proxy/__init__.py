@@ -1,0 +1,5 @@
+"""pgheadroom: connection admission for PostgreSQL."""
+
+from importlib.metadata import version
+
+__version__ = version("pgheadroom")

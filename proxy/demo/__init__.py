@@ -1,0 +1,1 @@
+"""A PostgreSQL for tries and the load that shows what the proxy is for."""

@@ -1,0 +1,1 @@
+"""The process: configuration, checks, wiring, drain, metrics, HTTP."""

@@ -1,0 +1,1 @@
+"""Sockets: applies the admission core's decisions to real connections."""

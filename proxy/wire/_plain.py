@@ -1,0 +1,140 @@
+"""The framing cursor in plain Python: the fallback of `_compiled.pyx`, and the text to read first.
+
+Owns: where messages begin and end in one direction of one connection, and what of them is held back.
+Does not know: what messages mean, sockets, time.
+Source: PostgreSQL manual, "Message Formats" (protocol-message-formats): type byte, then a signed 32-bit length that
+counts itself.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+
+from proxy.wire._types import (
+    DEFAULT_MAX_HELD_BYTES,
+    DEFAULT_MAX_MESSAGE_BYTES,
+    DEFAULT_MAX_SMALL_MESSAGE_BYTES,
+    HEADER_BYTES,
+    KNOWN,
+    NO_FACTS,
+    SMALL,
+    WANTED,
+    Fact,
+    flag_table,
+    unknown_type,
+    wrong_header,
+)
+
+_unpack_header = Struct(">Bi").unpack_from
+
+
+class Cursor:
+    """Cuts a byte stream at message boundaries, but only as far as somebody asks. See `framing` for the contract."""
+
+    __slots__ = (
+        "_flags",
+        "_held",
+        "_known",
+        "_max_held_bytes",
+        "_max_message_bytes",
+        "_max_small_message_bytes",
+        "_missing",
+        "_skip",
+        "_small",
+        "_wanted",
+    )
+
+    def __init__(
+        self,
+        wanted: bytes,
+        *,
+        known: bytes,
+        small: bytes = b"",
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
+        max_small_message_bytes: int = DEFAULT_MAX_SMALL_MESSAGE_BYTES,
+    ) -> None:
+        self._wanted = wanted
+        self._known = known
+        self._small = small
+        self._flags = flag_table(known, wanted, small)
+        self._max_message_bytes = max_message_bytes
+        self._max_held_bytes = max_held_bytes
+        self._max_small_message_bytes = max_small_message_bytes
+        self._held = bytearray()
+        self._missing = 0
+        self._skip = 0
+
+    @property
+    def wanted(self) -> bytes:
+        """The types reported as facts, and held back until they are complete."""
+        return self._wanted
+
+    @wanted.setter
+    def wanted(self, wanted: bytes) -> None:
+        self._wanted = wanted
+        self._flags = flag_table(self._known, wanted, self._small)
+        if len(self._held) >= HEADER_BYTES and not self._flags[self._held[0]] & WANTED:
+            self._missing = 1  # what is held is wanted no more: the next bytes take it along
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether all bytes fed so far are whole messages."""
+        return not self._skip and not self._held
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes fed that no feed has returned yet."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> tuple[bytes, Sequence[Fact]]:
+        """Take received bytes; return the bytes that may travel on, and the facts in them."""
+        if self._skip >= len(data):
+            self._skip -= len(data)
+            return data, NO_FACTS
+        if self._held:
+            if len(data) < self._missing:
+                self._held += data
+                self._missing -= len(data)
+                return b"", NO_FACTS
+            data = b"".join((self._held, data))
+            self._held.clear()
+        return self._scan(data)
+
+    def _scan(self, data: bytes) -> tuple[bytes, Sequence[Fact]]:
+        """Walk the headers in `data`, which begins with `_skip` bytes of a message that travels unread."""
+        flags, longest, end = self._flags, self._max_message_bytes, len(data)
+        position, last_header = self._skip, end - HEADER_BYTES
+        facts: list[Fact] = []
+        while position <= last_header:
+            kind, length = _unpack_header(data, position)
+            flag = flags[kind]
+            if flag != KNOWN or not 4 <= length <= longest:
+                self._check_header(kind, length, flag)
+                if flag & WANTED:
+                    held = length < self._max_held_bytes  # the type byte is not counted by `length`
+                    if held and position + length >= end:
+                        break
+                    facts.append((kind, position, position + length + 1 if held else -1))
+            position += length + 1
+        return self._release(data, position), facts or NO_FACTS
+
+    def _check_header(self, kind: int, length: int, flag: int) -> None:
+        limit = self._max_small_message_bytes if flag & SMALL else self._max_message_bytes
+        if not flag & KNOWN or not 4 <= length <= limit:
+            raise wrong_header(kind, length, limit if flag & KNOWN else 0)
+
+    def _release(self, data: bytes, position: int) -> bytes:
+        """Settle what follows `data`: bytes to skip where `position` lies beyond it, a tail to hold where within."""
+        if position >= len(data):
+            self._skip = position - len(data)
+            return data
+        self._skip = 0
+        tail = data[position:]
+        if len(tail) < HEADER_BYTES:
+            if not self._flags[tail[0]] & KNOWN:  # said at once: four more bytes may never come
+                raise unknown_type(tail[0])
+            self._missing = HEADER_BYTES - len(tail)
+        else:
+            self._missing = _unpack_header(tail)[1] + 1 - len(tail)
+        self._held += tail
+        return data[:position]

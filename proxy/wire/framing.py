@@ -1,0 +1,95 @@
+"""Where PostgreSQL messages begin and end in a byte stream.
+
+Owns: the choice of cursor (compiled where it imports, else plain) and the type tables of the two directions.
+Does not know: what messages mean, sockets, time.
+Source: PostgreSQL manual, "Message Formats" (protocol-message-formats), version 18.
+
+The contract of `Cursor(wanted, *, known, small, max_message_bytes, max_held_bytes, max_small_message_bytes)`:
+
+`feed(data)` returns `(bytes, facts)`. The bytes are those that may travel on now: everything but a header or a
+*wanted* message that is still incomplete at the end, which is held and comes first in what a later feed returns. They
+are `data` itself, uncopied, where nothing was held and nothing is to be held. What all feeds returned, joined, is what
+was fed, less `held_bytes`. A fact is `(type, start, end)`, offsets into the returned bytes, payload
+`returned[start + 5:end]`; there is one for each wanted message. Other types stream through, also in pieces.
+
+A wanted message of more than `max_held_bytes` (its type byte counted) is never held: it streams, and its one fact comes
+with its header and has `end == -1`. That depends on its length alone, never on how the network cut it.
+
+`feed` raises ProtocolViolation for a type that is not in `known`, a length below 4 or above `max_message_bytes`, and
+for types in `small` above `max_small_message_bytes` (all compared with the length on the wire, which does not count
+the type byte). The cursor is of no use after that. The work is linear in the bytes fed, however they are cut.
+
+`wanted` may be set between feeds. `at_boundary` is true where all bytes fed were whole messages.
+"""
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from proxy.wire import messages
+from proxy.wire._types import DEFAULT_MAX_HELD_BYTES, NO_FACTS, Fact
+
+if TYPE_CHECKING or os.environ.get("PGHEADROOM_PLAIN") == "1":
+    from proxy.wire._plain import Cursor
+
+    IMPLEMENTATION = "plain"
+else:
+    try:
+        from proxy.wire._compiled import Cursor
+
+        IMPLEMENTATION = "compiled"
+    except ImportError:  # no compiler at install time
+        from proxy.wire._plain import Cursor
+
+        IMPLEMENTATION = "plain"
+
+__all__ = [
+    "BACKEND_TYPES",
+    "FRONTEND_TYPES",
+    "IMPLEMENTATION",
+    "NO_FACTS",
+    "SMALL_FRONTEND_TYPES",
+    "Cursor",
+    "Fact",
+    "client_cursor",
+    "login_cursor",
+    "server_cursor",
+]
+
+FRONTEND_TYPES: Final = bytes(sorted(set(messages.FRONTEND_NAMES)))
+BACKEND_TYPES: Final = bytes(sorted(set(messages.BACKEND_NAMES)))
+
+# The types that SocketBackend() of the server's tcop/postgres.c reads with PQ_SMALL_MESSAGE_LIMIT.
+SMALL_FRONTEND_TYPES: Final = bytes(
+    (
+        messages.CLOSE,
+        messages.COPY_DONE,
+        messages.COPY_FAIL,
+        messages.DESCRIBE,
+        messages.EXECUTE,
+        messages.FLUSH,
+        messages.SYNC,
+        messages.TERMINATE,
+    )
+)
+
+
+def client_cursor(wanted: bytes, *, max_held_bytes: int = DEFAULT_MAX_HELD_BYTES) -> Cursor:
+    """A cursor over what a logged-in client sends, with the server's own bounds on small messages.
+
+    Password messages are not among its types: after the login they are a violation, as they are to the server.
+    """
+    known = FRONTEND_TYPES.replace(bytes((messages.PASSWORD_MESSAGE,)), b"")
+    return Cursor(wanted, known=known, small=SMALL_FRONTEND_TYPES, max_held_bytes=max_held_bytes)
+
+
+def login_cursor(wanted: bytes = bytes((messages.PASSWORD_MESSAGE, messages.TERMINATE))) -> Cursor:
+    """A cursor over what a client sends between its startup packet and AuthenticationOk: answers, or a goodbye.
+
+    The bound is PG_MAX_AUTH_TOKEN_LENGTH of the server's libpq/auth.h.
+    """
+    return Cursor(wanted, known=wanted, max_message_bytes=65_535)
+
+
+def server_cursor(wanted: bytes, *, max_held_bytes: int = DEFAULT_MAX_HELD_BYTES) -> Cursor:
+    """A cursor over what a server sends."""
+    return Cursor(wanted, known=BACKEND_TYPES, max_held_bytes=max_held_bytes)

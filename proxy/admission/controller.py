@@ -1,0 +1,246 @@
+"""Who is granted a slot, who waits, who is refused: commands in, decisions out.
+
+Owns: what happens at each event, and in which order.
+Does not know: sockets, clocks, logs. `now` is in seconds, from any clock that does not run backwards.
+
+The caller applies every decision it is given, in order, and calls `advance` at `next_wakeup_at`; nothing here runs by
+itself. A client holds at most one slot: between a grant and `release` it may not ask again.
+
+Each command first changes the ledger and then serves whoever may be served: as long as the rule allows somebody who
+waits a slot, the first in turn gets it. So after every command nobody waits who could be granted at that moment.
+"""
+
+from collections.abc import Hashable, Sequence
+
+from proxy.admission import rule
+from proxy.admission.classes import BudgetSettings, ClassState, ClientId
+from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
+from proxy.admission.ledger import Account, Ledger
+from proxy.admission.queues import Waiter
+from proxy.admission.snapshot import Snapshot, take_snapshot
+from proxy.admission.timers import WaitTimers
+
+
+class Controller:
+    """The admission of one budget."""
+
+    def __init__(self, settings: BudgetSettings, *, now: float) -> None:
+        self._settings = settings
+        self._ledger = Ledger()
+        self._ledger.adopt(settings, now)
+        self._timers = WaitTimers()
+        # The time of the last look at the waiting classes: decay is predicted from here.
+        self._now = now
+
+    # What is
+
+    @property
+    def settings(self) -> BudgetSettings:
+        return self._settings
+
+    @property
+    def total(self) -> int:
+        return self._ledger.total
+
+    @property
+    def in_use(self) -> int:
+        return self._ledger.in_use
+
+    @property
+    def waiting(self) -> int:
+        return len(self._ledger.waiters)
+
+    def holds(self, client: ClientId) -> bool:
+        return client in self._ledger.holders
+
+    def waits(self, client: ClientId) -> bool:
+        return client in self._ledger.waiters
+
+    def has_class(self, class_name: str) -> bool:
+        return class_name in self._ledger.accounts
+
+    def snapshot(self, now: float) -> Snapshot:
+        return take_snapshot(self._ledger, now)
+
+    # Asking for a slot
+
+    def try_grant(self, client: ClientId, class_name: str, now: float) -> bool:
+        """Grant a bounded hold at once if that is certain, or if the whole rule allows it; otherwise change nothing.
+
+        False means: call `request`. Raises UnknownClass, and DoubleRequest where the client holds or waits already.
+        """
+        ledger = self._ledger
+        account = ledger.account(class_name)
+        if (
+            account.queue.waiters  # a request goes ahead of nobody
+            or account.used >= account.limit
+            or account.state is not ClassState.RUNNING
+        ):
+            return False
+        if not rule.certainly_fits(account, ledger) and not self._allows_at_once(account, now):
+            return False
+        if client in ledger.waiters:
+            ledger.expect_new(client)
+        borrowed = account.used >= account.reserved
+        ledger.take(client, account)
+        account.admissions[borrowed] += 1
+        return True
+
+    def request(
+        self,
+        client: ClientId,
+        class_name: str,
+        *,
+        flow: Hashable,
+        now: float,
+        unbounded: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Sequence[Decision]:
+        """Ask for a slot: a Grant, a Refuse, or nothing, which means that the client waits.
+
+        Decisions about others may come first. `timeout_seconds` is the patience of this request, where it is shorter
+        than that of the class. Raises UnknownClass and DoubleRequest.
+        """
+        account = self._ledger.account(class_name)
+        self._ledger.expect_new(client)
+        if account.retired or account.state is ClassState.REJECTING:
+            return [self._refusal(account, client, RefusalReason.CLASS_REJECTING, 0.0, now)]
+        waiter = Waiter(client, account.name, flow, now, unbounded)
+        waiter.wait_at_most(account.settings.queue_timeout_seconds, timeout_seconds)
+        waiter.notify_after(account.settings.notify_after_seconds)
+        self._ledger.line_up(waiter, account)
+        decisions = self._serve_waiting(now)
+        if waiter.is_waiting and len(account.queue) > account.settings.queue_max:
+            decisions += self._turn_away(waiter, account, self._reason_not_to_queue(account), now)
+        elif waiter.is_waiting:
+            self._timers.watch(waiter, len(self._ledger.waiters))
+        return decisions
+
+    # Giving back
+
+    def release(self, client: ClientId, now: float) -> Sequence[Decision]:
+        """Take back the slot of a client. Raises DoubleRelease where it holds none."""
+        ledger = self._ledger
+        account = ledger.give_back(client, now)
+        if not ledger.waiters and not account.debt:
+            return NOTHING
+        decisions = self._serve_waiting(now)
+        if account.debt and account.pinned <= account.pinned_limit():
+            # The slot was offered to everybody else first: that is how a pin seen too late is paid for.
+            account.debt -= 1
+            decisions += self._serve_waiting(now)
+        return decisions
+
+    def leave(self, client: ClientId, now: float) -> Sequence[Decision]:
+        """A queued client disappeared or was cancelled. Who does not wait is ignored."""
+        waiter = self._ledger.waiters.get(client)
+        if waiter is None:
+            return NOTHING
+        self._ledger.step_out(waiter, self._ledger.account(waiter.class_name), now)
+        return self._serve_waiting(now)
+
+    # Time
+
+    def advance(self, now: float) -> Sequence[Decision]:
+        """Do what is due: grants that decay made possible, deadlines, notices."""
+        # Granted before refused: whoever may be served now was waiting for that.
+        decisions = self._serve_waiting(now)
+        someone_left = False
+        while (waiter := self._timers.take_due_or_none(now)) is not None:
+            decisions.append(self._alarm(waiter, now))
+            someone_left = someone_left or not waiter.is_waiting
+        return decisions + self._serve_waiting(now) if someone_left else decisions
+
+    def next_wakeup_at(self) -> float | None:
+        """When `advance` has something to do next; None while nothing can come from time alone."""
+        moments = [] if (due := self._timers.earliest()) is None else [due]
+        if self._ledger.waiters and rule.budget_has_a_free_slot(self._ledger):
+            moments += rule.moments_of_decay(self._ledger, self._now)
+        return min(moments, default=None)
+
+    # Inside
+
+    def _allows_at_once(self, account: Account, now: float) -> bool:
+        """The whole rule for one who is at the door of a class in which nobody waits."""
+        ledger = self._ledger
+        if ledger.waiters and account.used >= account.reserved and self._decay_is_due(now):
+            # Somebody before this one may have become eligible since the last look: `request` serves in order.
+            return False
+        return rule.may_take_a_slot(account, rule.Look(ledger, now, asking=account), unbounded=False)
+
+    def _decay_is_due(self, now: float) -> bool:
+        return min(rule.moments_of_decay(self._ledger, self._now), default=now + 1.0) <= now
+
+    def _serve_waiting(self, now: float) -> list[Decision]:
+        """Grant until the rule allows nobody who waits a slot: one event may free what several wait for."""
+        self._now = now
+        decisions: list[Decision] = []
+        while (account := self._next_to_serve(now)) is not None:
+            decisions.append(self._grant_next(account, now))
+        return decisions
+
+    def _next_to_serve(self, now: float) -> Account | None:
+        """The first class in turn that may take a slot. One that may not never blocks another."""
+        ledger = self._ledger
+        if not ledger.waiters or not rule.budget_has_a_free_slot(ledger):
+            return None
+        waiting = [
+            account
+            for account in ledger.all_accounts()
+            if account.queue.waiters and rule.is_running(account) and rule.is_below_its_limit(account)
+        ]
+        if len(waiting) > 1:
+            waiting.sort(key=rule.turn)
+        look: rule.Look | None = None
+        for account in waiting:
+            unbounded = account.queue.next_in_turn().unbounded
+            if rule.certainly_fits(account, ledger) and (not unbounded or rule.is_below_its_pinned_limit(account)):
+                return account
+            look = look or rule.Look(ledger, now)
+            if rule.may_take_a_slot(account, look, unbounded):
+                return account
+        return None
+
+    def _grant_next(self, account: Account, now: float) -> Grant:
+        borrowed = account.used >= account.reserved
+        waiter = self._ledger.call_next(account)
+        self._ledger.take(waiter.client, account)
+        if waiter.unbounded:
+            self._ledger.pin(waiter.client, account)
+        waited_seconds = now - waiter.since
+        account.admissions[2 * (waited_seconds > 0.0) + borrowed] += 1
+        return Grant(waiter.client, account.name, waited_seconds, borrowed)
+
+    def _alarm(self, waiter: Waiter, now: float) -> Decision:
+        account = self._ledger.account(waiter.class_name)
+        if now >= waiter.deadline:
+            return self._turn_away(waiter, account, self._reason_of_the_deadline(waiter, account), now)[0]
+        waiter.notify_at = None
+        self._timers.watch(waiter, len(self._ledger.waiters))
+        return StillWaiting(waiter.client, account.name, now - waiter.since, account.queue.position_of(waiter))
+
+    def _turn_away(self, waiter: Waiter, account: Account, reason: RefusalReason, now: float) -> list[Decision]:
+        self._ledger.step_out(waiter, account, now)
+        return [self._refusal(account, waiter.client, reason, now - waiter.since, now)]
+
+    def _refusal(self, account: Account, client: ClientId, reason: RefusalReason, waited: float, now: float) -> Refuse:
+        account.refusals[reason] = account.refusals.get(reason, 0) + 1
+        waiting = len(account.queue)
+        retry_after_ms = account.release_rate.retry_after_ms(account.released, waiting, now)
+        return Refuse(client, account.name, reason, waited, account.used, account.limit, waiting, retry_after_ms)
+
+    @staticmethod
+    def _reason_not_to_queue(account: Account) -> RefusalReason:
+        if account.state is not ClassState.RUNNING:
+            return RefusalReason.PAUSED
+        nobody_may_queue = account.settings.queue_max == 0
+        if nobody_may_queue and account.used >= account.limit:
+            return RefusalReason.LIMIT
+        return RefusalReason.QUEUE_FULL
+
+    @staticmethod
+    def _reason_of_the_deadline(waiter: Waiter, account: Account) -> RefusalReason:
+        """A paused class decides, and not the patience of its queue; the request's own patience is its own."""
+        if waiter.deadline_reason is RefusalReason.QUEUE_TIMEOUT and account.state is not ClassState.RUNNING:
+            return RefusalReason.PAUSED
+        return waiter.deadline_reason

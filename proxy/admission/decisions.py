@@ -1,0 +1,65 @@
+"""What the core decided; whoever asked acts on it.
+
+Owns: the shapes of decisions and the reasons of refusals.
+Does not know: how they are reached, and how a client is told.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proxy.admission.classes import ClientId
+
+
+class RefusalReason(StrEnum):
+    """Why the answer is no. The values are the words of configuration, metrics, logs and error texts."""
+
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"  # waited as long as the class lets anybody wait
+    DEADLINE = "deadline"  # waited as long as this request itself was willing to
+    LIMIT = "limit"
+    MAX_CLIENTS = "max_clients"
+    PINNED_LIMIT = "pinned_limit"
+    RATE = "rate"
+    PAUSED = "paused"
+    CLASS_REJECTING = "class_rejecting"
+    SHUTTING_DOWN = "shutting_down"
+    SERVER_UNAVAILABLE = "server_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The client holds a slot from now on and must release it. `borrowed`: it is over the class's reservation."""
+
+    client: ClientId
+    class_name: str
+    waited_seconds: float
+    borrowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The client gets no slot and waits no longer. The counts are those at the moment of the refusal."""
+
+    client: ClientId
+    class_name: str
+    reason: RefusalReason
+    waited_seconds: float
+    in_use: int
+    limit: int
+    waiting: int
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StillWaiting:
+    """Said once to who waits longer than `notify_after`. The place in the queue is an estimate from 1 on."""
+
+    client: ClientId
+    class_name: str
+    waited_seconds: float
+    position: int
+
+
+Decision = Grant | Refuse | StillWaiting
+
+NOTHING: tuple[Decision, ...] = ()

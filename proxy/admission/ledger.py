@@ -1,0 +1,256 @@
+"""The counts: who holds a slot, who waits, and how many of each a class has.
+
+Owns: every number of slots in use; no other module of the core adds or subtracts one.
+Does not know: who may be served next, deadlines, why.
+
+The two things that must never happen are checked here in words and not by `assert`, which `python -O` removes: a slot
+above the budget, and a slot given back twice.
+"""
+
+from collections.abc import ValuesView
+
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
+from proxy.admission.decisions import RefusalReason
+from proxy.admission.demand import DemandMemory
+from proxy.admission.queues import ClassQueue, Waiter
+from proxy.admission.release_rate import ReleaseRate
+from proxy.admission.reservations import Part, cut_to_fit
+
+
+class LedgerError(AssertionError):
+    """We are wrong: the caller and the ledger disagree about who holds or waits for what."""
+
+
+class CapBroken(LedgerError):  # noqa: N818 - named for what happened
+    """A slot was about to be granted above the budget."""
+
+
+class DoubleRelease(LedgerError):  # noqa: N818 - named for what happened
+    """A client gave back a slot that it does not hold."""
+
+
+class DoubleRequest(LedgerError):  # noqa: N818 - named for what happened
+    """A client asked for a slot while it holds one or waits for one."""
+
+
+class UnknownClass(LookupError):  # noqa: N818 - named for what happened
+    """No class of this name is configured; whoever reloads classifies its clients anew."""
+
+
+class Account:
+    """The numbers of one class. `limit` is what decides now: the configured and the adaptive limit, 0 when retired.
+
+    `reserved` and `floor` are what is left of the configured ones after the cut. `pinned` counts unbounded holds and
+    is part of `used`; `debt` counts those of them that were seen too late to be refused.
+    """
+
+    __slots__ = (
+        "adaptive_limit",
+        "admissions",
+        "debt",
+        "floor",
+        "limit",
+        "memory",
+        "name",
+        "pinned",
+        "priority",
+        "queue",
+        "refusals",
+        "release_rate",
+        "released",
+        "reserved",
+        "retired",
+        "settings",
+        "state",
+        "takes_headroom",
+        "used",
+        "weight",
+    )
+
+    def __init__(self, settings: ClassSettings, now: float) -> None:
+        self.name = settings.name
+        self.state = ClassState.RUNNING
+        self.used = 0
+        self.pinned = 0
+        self.debt = 0
+        self.reserved = 0
+        self.floor = 0
+        self.adaptive_limit: int | None = None
+        self.takes_headroom = False
+        self.queue = ClassQueue()
+        self.memory = DemandMemory(settings.lend_memory_seconds)
+        # Indexed by 2 * queued + borrowed: a list, because the hot path adds to it.
+        self.admissions = [0, 0, 0, 0]
+        self.refusals: dict[RefusalReason, int] = {}
+        self.released = 0
+        self.release_rate = ReleaseRate(now)
+        self.adopt(settings, now)
+
+    def adopt(self, settings: ClassSettings, now: float) -> None:
+        """Take over settings, at the start and at a reload. The parts follow when the ledger shares them out."""
+        self.settings = settings
+        self.priority = settings.priority
+        self.weight = settings.weight
+        self.retired = False
+        self.memory.change_half_life(settings.lend_memory_seconds, now)
+        self.settle_limit()
+
+    def retire(self) -> None:
+        """The class left the configuration: what it holds drains, and nothing is promised to it any more."""
+        self.retired = True
+        self.takes_headroom = False
+        self.settle_limit()
+
+    def settle_limit(self) -> None:
+        limit = 0 if self.retired else self.settings.limit
+        self.limit = limit if self.adaptive_limit is None else min(limit, self.adaptive_limit)
+
+    def pinned_limit(self) -> int:
+        configured = self.settings.pinned_limit
+        return self.limit if configured is None else min(configured, self.limit)
+
+    def counts_its_waiters(self) -> bool:
+        """Whether somebody waits whom this class could serve if there were a slot: only such demand is held for."""
+        return bool(self.queue.waiters) and self.state is ClassState.RUNNING and self.used < self.limit
+
+    def demand(self) -> int:
+        """What the class needs of its reservation at this moment."""
+        waiting = len(self.queue.waiters) if self.counts_its_waiters() else 0
+        return min(self.reserved, self.used + waiting)
+
+    def remember_demand(self, now: float) -> None:
+        """To be called before anything that may lower the demand."""
+        self.memory.note(self.demand(), now)
+
+
+class Ledger:
+    """All accounts and the sums over them."""
+
+    __slots__ = ("accounts", "headroom", "holders", "in_use", "most_committed", "pinned", "total", "waiters")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.headroom = 0
+        self.accounts: dict[str, Account] = {}
+        self.holders: dict[ClientId, Account] = {}
+        self.pinned: set[ClientId] = set()
+        self.waiters: dict[ClientId, Waiter] = {}
+        self.in_use = 0
+        # sum(max(used, reserved)) + headroom: what is committed at the very most, whatever is lent at the moment.
+        self.most_committed = 0
+
+    def all_accounts(self) -> ValuesView[Account]:
+        return self.accounts.values()
+
+    def account(self, class_name: str) -> Account:
+        try:
+            return self.accounts[class_name]
+        except KeyError:
+            raise UnknownClass(f'there is no class "{class_name}"') from None
+
+    # Slots.
+
+    def take(self, client: ClientId, account: Account) -> None:
+        """One more slot in use by the class. Raises CapBroken or DoubleRequest and then changes nothing."""
+        if self.in_use >= self.total:
+            raise CapBroken(f'class "{account.name}" was granted a slot with {self.in_use} of {self.total} in use')
+        if client in self.holders:
+            raise DoubleRequest(f"client {client} was granted a second slot")
+        self.holders[client] = account
+        if account.used >= account.reserved:
+            self.most_committed += 1
+        account.used += 1
+        self.in_use += 1
+
+    def give_back(self, client: ClientId, now: float) -> Account:
+        """One slot less in use. Raises DoubleRelease where the client holds none."""
+        account = self.holders.pop(client, None)
+        if account is None:
+            raise DoubleRelease(f"client {client} gave back a slot it does not hold")
+        if account.used > account.reserved:
+            # The demand stands at the whole reservation before and after: there is nothing to remember.
+            self.most_committed -= 1
+        else:
+            account.remember_demand(now)
+        account.used -= 1
+        account.released += 1
+        self.in_use -= 1
+        if client in self.pinned:
+            self.unpin(client, account)
+        return account
+
+    # Unbounded holds.
+
+    def holder(self, client: ClientId) -> Account:
+        account = self.holders.get(client)
+        if account is None:
+            raise LedgerError(f"client {client} holds no slot that could be pinned or unpinned")
+        return account
+
+    def pin(self, client: ClientId, account: Account) -> None:
+        self.pinned.add(client)
+        account.pinned += 1
+
+    def unpin(self, client: ClientId, account: Account) -> None:
+        """The hold is bounded again; a debt never outlives the pins that made it."""
+        self.pinned.remove(client)
+        account.pinned -= 1
+        account.debt = min(account.debt, account.pinned)
+
+    # Waiting clients.
+
+    def line_up(self, waiter: Waiter, account: Account) -> None:
+        self.waiters[waiter.client] = waiter
+        account.queue.add(waiter)
+
+    def step_out(self, waiter: Waiter, account: Account, now: float) -> None:
+        """The waiter leaves unserved."""
+        account.remember_demand(now)
+        account.queue.remove(waiter)
+        del self.waiters[waiter.client]
+
+    def call_next(self, account: Account) -> Waiter:
+        """The next waiter leaves to be served; `take` follows."""
+        waiter = account.queue.take_next()
+        del self.waiters[waiter.client]
+        return waiter
+
+    def expect_new(self, client: ClientId) -> None:
+        if client in self.holders or client in self.waiters:
+            raise DoubleRequest(f"client {client} asked for a slot while it holds one or waits for one")
+
+    # The budget.
+
+    def adopt(self, settings: BudgetSettings, now: float) -> None:
+        """Take over the settings: accounts are made, changed and retired, and the reservations shared out anew."""
+        for account in self.all_accounts():
+            account.remember_demand(now)
+        for one in settings.classes:
+            if one.name in self.accounts:
+                self.accounts[one.name].adopt(one, now)
+            else:
+                self.accounts[one.name] = Account(one, now)
+            self.accounts[one.name].takes_headroom = one.name in settings.headroom_for
+        names = {one.name for one in settings.classes}
+        for account in self.all_accounts():
+            if account.name not in names:
+                account.retire()
+        self.total = settings.total
+        self.share_out(settings)
+
+    def share_out(self, settings: BudgetSettings) -> None:
+        """Set what each class keeps of its reservation, and the headroom, from the limits as they are now."""
+        limits = {account.name: account.limit for account in self.all_accounts()}
+        parts = cut_to_fit(settings, limits)
+        self.headroom = parts.headroom
+        self.most_committed = parts.headroom
+        for account in self.all_accounts():
+            part = parts.by_class.get(account.name, Part(0, 0))
+            account.reserved = part.reserved
+            account.floor = part.floor
+            self.most_committed += max(account.used, part.reserved)
+
+    def forget_drained(self) -> None:
+        """Drop the retired classes that hold nothing any more."""
+        for name in [one.name for one in self.all_accounts() if one.retired and not one.used and not one.queue.waiters]:
+            del self.accounts[name]

@@ -1,0 +1,119 @@
+"""The numbers of one moment, for metrics, SHOW tables and people.
+
+Owns: the shapes, and how lent slots are told apart.
+Does not know: how they are shown. Taking a snapshot changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proxy.admission import rule
+from proxy.admission.classes import ClassSettings, ClassState
+from proxy.admission.decisions import RefusalReason
+from proxy.admission.ledger import Account, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """Grants so far, by two independent questions: had to queue, and went over the reservation."""
+
+    at_once: int
+    at_once_borrowed: int
+    queued: int
+    queued_borrowed: int
+
+    @property
+    def total(self) -> int:
+        return self.at_once + self.at_once_borrowed + self.queued + self.queued_borrowed
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSnapshot:
+    """One class. `reserved`, `floor` and `limit` are those in force, `settings` those that were configured.
+
+    `borrowed`: slots in use over the reservation. `lent`: idle slots of the reservation that others use now.
+    """
+
+    name: str
+    settings: ClassSettings
+    state: ClassState
+    used: int
+    reserved: int
+    floor: int
+    held: int
+    limit: int
+    adaptive_limit: int | None
+    borrowed: int
+    lent: int
+    pinned: int
+    pinned_debt: int
+    waiting: int
+    oldest_wait_seconds: float
+    retired: bool
+    admissions: Admissions
+    refusals: Mapping[RefusalReason, int]
+    released: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole budget. `headroom` is what fits into the total, `headroom_left` what its classes may still take."""
+
+    total: int
+    headroom: int
+    headroom_left: int
+    in_use: int
+    waiting: int
+    committed: int
+    classes: Mapping[str, ClassSnapshot]
+
+
+def take_snapshot(ledger: Ledger, now: float) -> Snapshot:
+    look = rule.Look(ledger, now)
+    lent = _lent_slots(look.accounts, ledger)
+    return Snapshot(
+        total=ledger.total,
+        headroom=ledger.headroom,
+        headroom_left=max(0, ledger.headroom - look.held.headroom_used),
+        in_use=ledger.in_use,
+        waiting=len(ledger.waiters),
+        committed=look.held.slots,
+        classes={one.name: _of_class(one, lent[one.name], now) for one in look.accounts},
+    )
+
+
+def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
+    oldest_since = account.queue.oldest_since()
+    return ClassSnapshot(
+        name=account.name,
+        settings=account.settings,
+        state=account.state,
+        used=account.used,
+        reserved=account.reserved,
+        floor=account.floor,
+        held=rule.held_part(account, now),
+        limit=account.limit,
+        adaptive_limit=account.adaptive_limit,
+        borrowed=max(0, account.used - account.reserved),
+        lent=lent,
+        pinned=account.pinned,
+        pinned_debt=account.debt,
+        waiting=len(account.queue),
+        oldest_wait_seconds=0.0 if oldest_since is None else now - oldest_since,
+        retired=account.retired,
+        admissions=Admissions(*account.admissions),
+        refusals=dict(account.refusals),
+        released=account.released,
+    )
+
+
+def _lent_slots(accounts: Sequence[Account], ledger: Ledger) -> dict[str, int]:
+    """Which class lends how many. A slot has no owner, so the least important lender is named first."""
+    full = rule.commitment(accounts, [rule.full_part(one) for one in accounts], ledger.headroom)
+    left = max(0, full.slots - ledger.total)
+    lent = {}
+    for account in sorted(accounts, key=lambda one: -one.priority):
+        idle = max(0, account.reserved - max(account.used, account.floor))
+        lent[account.name] = min(idle, left)
+        left -= lent[account.name]
+    return lent

@@ -1,0 +1,1 @@
+"""The configuration file: read, expanded, validated, with every mistake named by file, line and key."""

@@ -1,0 +1,233 @@
+"""The kinds of values a setting can have, each with the words for what it allows.
+
+Owns: reading one value into its Python type, and the same rule as JSON schema for editors.
+Does not know: which settings exist.
+
+A number may be written as it is, as text (that is what `${ENV}` becomes), or as `{value: 40, reason: "..."}`.
+"""
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from proxy.service.config.units import read_bytes, read_seconds
+from proxy.service.config.upstream_url import UpstreamUrlError, parse_upstream_url
+
+# Error types that loading.py turns into sentences.
+NOT_ALLOWED: Final = "setting_not_allowed"
+SAID_IN_FULL: Final = "setting_said_in_full"
+
+_ENV_REFERENCE: Final[JsonSchemaValue] = {"type": "string", "pattern": r"\$\{"}
+_CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Pydantic metadata: `read` returns the value, or None where what was written is not `allowed`.
+
+    `read` receives the written value and the directory that relative paths count from.
+    """
+
+    allowed: str
+    schema: JsonSchemaValue
+    read: Callable[[object, Path], object]
+    optional: bool = False
+
+    # `Any` because pydantic calls this with whatever type stands in front of the metadata.
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [self.schema, {"type": "null"}]} if self.optional else dict(self.schema)
+
+    def _validated(self, value: object, info: ValidationInfo) -> object:
+        if self.optional and (value is None or value == ""):
+            return None
+        context: Mapping[str, Path] = info.context or {}
+        read = self.read(value, context.get("directory", Path()))
+        if read is None:
+            raise PydanticCustomError(NOT_ALLOWED, "allowed: {allowed}", {"allowed": self.allowed})
+        return read
+
+
+def unwrapped(value: object) -> object:
+    """40 of `{value: 40, reason: "..."}`; anything else as it is."""
+    if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "reason"}:
+        return value["value"]
+    return value
+
+
+def _with_reason(schema: JsonSchemaValue) -> JsonSchemaValue:
+    explained = {
+        "type": "object",
+        "properties": {"value": {"anyOf": [schema, _ENV_REFERENCE]}, "reason": {"type": "string"}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    return {"anyOf": [schema, _ENV_REFERENCE, explained]}
+
+
+def _range_words(kind: str, minimum: float, maximum: float | None) -> str:
+    return f"{kind} >= {minimum:g}" if maximum is None else f"{kind} from {minimum:g} to {maximum:g}"
+
+
+def whole(minimum: int = 0, maximum: int | None = None, *, word: str | None = None, optional: bool = False) -> Setting:
+    """A whole number, or the one `word` that may stand for it (`auto`)."""
+
+    def read(value: object, _: Path) -> object:
+        value = unwrapped(value)
+        if word is not None and value == word:
+            return word
+        number = _as_whole(value)
+        return number if number is not None and minimum <= number <= (maximum or math.inf) else None
+
+    allowed = _range_words("a whole number", minimum, maximum)
+    schema: JsonSchemaValue = {"type": "integer", "minimum": minimum}
+    if maximum is not None:
+        schema["maximum"] = maximum
+    if word is not None:
+        schema = {"anyOf": [{"const": word}, schema]}
+    return Setting(f"{allowed} or {word}" if word else allowed, _with_reason(schema), read, optional)
+
+
+def _as_whole(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,18}", value.strip()):
+        return int(value)
+    return None
+
+
+def positive_number() -> Setting:
+    def read(value: object, _: Path) -> object:
+        number = _as_number(unwrapped(value))
+        return number if number is not None and 0 < number < math.inf else None
+
+    return Setting("a number > 0", _with_reason({"type": "number", "exclusiveMinimum": 0}), read)
+
+
+def _as_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def seconds(minimum: float = 0.001) -> Setting:
+    """A length of time, kept in seconds."""
+
+    def read(value: object, _: Path) -> object:
+        value = unwrapped(value)
+        length = read_seconds(value) if isinstance(value, str) else _as_number(value)
+        return length if length is not None and minimum <= length < math.inf else None
+
+    least = "0 or more" if minimum == 0 else "more than 0"
+    schema = {
+        "anyOf": [
+            {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|m|min|h|d)?\s*$"},
+            {"type": "number", "minimum": 0},
+        ]
+    }
+    return Setting(
+        f'a length of time, {least}, as "2s", "500ms", "10m" or a number of seconds', _with_reason(schema), read
+    )
+
+
+def byte_count(minimum: int, maximum: int) -> Setting:
+    """An amount of memory, kept in bytes."""
+
+    def read(value: object, _: Path) -> object:
+        value = unwrapped(value)
+        amount = read_bytes(value) if isinstance(value, str) else _as_whole(value)
+        return amount if amount is not None and minimum <= amount <= maximum else None
+
+    schema = {
+        "anyOf": [
+            {"type": "string", "pattern": r"^\s*[0-9.]+\s*([kKMG]i?)?B?\s*$"},
+            {"type": "integer", "minimum": minimum},
+        ]
+    }
+    return Setting(f'bytes from {minimum} to {maximum}, as "256KiB" or a whole number', _with_reason(schema), read)
+
+
+def choice(*words: str) -> Setting:
+    def read(value: object, _: Path) -> object:
+        return value if value in words else None
+
+    return Setting(", ".join(words), {"anyOf": [{"enum": list(words)}, _ENV_REFERENCE]}, read)
+
+
+def text(what: str, *, optional: bool = False) -> Setting:
+    """Some text; a plain number is taken as it was written where that is certain."""
+
+    def read(value: object, _: Path) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return value if isinstance(value, str) and value and "\0" not in value else None
+
+    return Setting(what, {"type": "string"}, read, optional)
+
+
+def class_name() -> Setting:
+    def read(value: object, _: Path) -> object:
+        return value if isinstance(value, str) and _CLASS_NAME.match(value) else None
+
+    return Setting("the name of a class: letters, digits, _ and -, at most 63", {"type": "string"}, read)
+
+
+def network() -> Setting:
+    """A client address: one address or a CIDR block, kept as the text of a network."""
+
+    def read(value: object, _: Path) -> object:
+        try:
+            return str(ipaddress.ip_network(value, strict=False)) if isinstance(value, str) else None
+        except ValueError:
+            return None
+
+    return Setting("an address or a block of them, as 10.0.0.7 or 10.1.0.0/16", {"type": "string"}, read, optional=True)
+
+
+def file_path() -> Setting:
+    """A path; a relative one counts from the directory of the configuration file."""
+
+    def read(value: object, directory: Path) -> object:
+        return directory / Path(value).expanduser() if isinstance(value, str) and "\0" not in value else None
+
+    return Setting("the path of a file, relative to this configuration", {"type": "string"}, read, optional=True)
+
+
+def nothing_yet(instead: str) -> Setting:
+    """A setting that has its place in the file and no meaning in this version."""
+    return Setting(
+        f"nothing in this version; {instead}", {"type": "null"}, lambda value, directory: None, optional=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSetting:
+    """The upstream URL. Its findings never show what was read: it holds a password."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "pattern": r"^(postgres(ql)?://|\$\{)"}
+
+    def _validated(self, value: object, info: ValidationInfo) -> object:
+        context: Mapping[str, Mapping[str, str]] = info.context or {}
+        try:
+            if not isinstance(value, str):
+                raise UpstreamUrlError("not text; allowed: postgresql://user:password@host:5432/database")
+            return parse_upstream_url(value, context.get("environ"))
+        except UpstreamUrlError as error:
+            raise PydanticCustomError(SAID_IN_FULL, "{sentence}", {"sentence": str(error)}) from None

@@ -1,0 +1,259 @@
+"""Every setting: its name in the file, its kind, its default, one line of meaning.
+
+Owns: the shape of the configuration. The published JSON schema and the table in config/README.md follow from it.
+Does not know: files, and which numbers fit together (proxy/service/check.py does).
+
+Times are kept in seconds, amounts of memory in bytes. All counts are those of one instance of the proxy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic_core import PydanticCustomError
+
+from proxy.service.config import fields
+from proxy.service.config.errors import Path as KeyPath
+from proxy.service.config.errors import key_text
+from proxy.service.config.upstream_url import UpstreamUrl
+
+Port = Annotated[int, fields.whole(0, 65535)]
+Count = Annotated[int, fields.whole(0)]
+AtLeastOne = Annotated[int, fields.whole(1)]
+OptionalCount = Annotated[int | None, fields.whole(0, optional=True)]
+Seconds = Annotated[float, fields.seconds()]
+SecondsOrZero = Annotated[float, fields.seconds(minimum=0)]
+OptionalFile = Annotated[Path | None, fields.file_path()]
+OptionalText = Annotated[str | None, fields.text("some text", optional=True)]
+Glob = Annotated[str | None, fields.text("some text, * and ? stand for any", optional=True)]
+ClassName = Annotated[str, fields.class_name()]
+
+# What fairness inside a class goes by; "identity" is user, address and application_name together.
+FlowKey = Literal["identity", "user", "database", "application_name", "address"]
+
+
+class Section(BaseModel):
+    """A mapping of settings: unknown names are mistakes, and a name left empty is as if it were not written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_is_left_empty(cls, data: object) -> object:
+        if data is None:
+            return {}
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, dict):
+            names = ", ".join(info.alias or name for name, info in cls.model_fields.items())
+            raise PydanticCustomError(fields.NOT_ALLOWED, "", {"allowed": f"a section with {names}"})
+        return {name: value for name, value in data.items() if value is not None}
+
+
+class ListenTls(Section):
+    mode: Annotated[
+        Literal["disable", "allow", "require", "verify"], fields.choice("disable", "allow", "require", "verify")
+    ] = Field(
+        default="allow",
+        description="disable, allow (where cert is given), require, or verify the client's certificate too",
+    )
+    cert: OptionalFile = Field(default=None, description="certificate chain shown to clients, PEM")
+    key: OptionalFile = Field(default=None, description="its private key, PEM")
+    client_ca: OptionalFile = Field(default=None, description="CA of client certificates, for verify")
+
+
+class Listen(Section):
+    host: OptionalText = Field(default="127.0.0.1", description="address to listen on; empty text for unix socket only")
+    port: Port = Field(default=6432, description="TCP port; 0 takes a free one")
+    unix_socket_dir: OptionalFile = Field(default=None, description="directory for a socket .s.PGSQL.<port>")
+    tls: ListenTls = Field(default_factory=ListenTls, description="TLS towards clients")
+    login_timeout: Seconds = Field(default=15.0, description="a client that has not logged in by then is closed")
+    max_client_connections: AtLeastOne = Field(default=10_000, description="client connections at once, of all classes")
+
+
+class Http(Section):
+    host: Annotated[str, fields.text("an address to listen on")] = Field(
+        default="127.0.0.1", description="address of metrics, health and the page"
+    )
+    port: Port = Field(default=9432, description="TCP port; 0 takes a free one")
+    switches_from: Annotated[Literal["loopback", "anywhere"], fields.choice("loopback", "anywhere")] = Field(
+        default="loopback", description="who may pause and resume: this machine, or whoever reaches the port"
+    )
+    trusted_hosts: tuple[Annotated[str, fields.text("a host name")], ...] = Field(
+        default=(), description="names, besides addresses and localhost, under which people open the page"
+    )
+
+
+class Upstream(Section):
+    url: Annotated[UpstreamUrl, fields.UrlSetting()] = Field(description="where PostgreSQL is, a libpq URI")
+
+
+class Auth(Section):
+    method: Annotated[
+        Literal["scram", "md5", "cleartext", "trust"], fields.choice("scram", "md5", "cleartext", "trust")
+    ] = Field(default="scram", description="how clients prove who they are")
+    users_file: OptionalFile = Field(
+        default=None, description='users, one `"user" "secret"` on a line, as for PgBouncer'
+    )
+    auth_query: Annotated[None, fields.nothing_yet("list the users in auth.users_file")] = Field(
+        default=None, description="no meaning in this version; has to stay empty"
+    )
+
+
+class Headroom(Section):
+    size: Count = Field(default=0, description="slots that only the classes in `for` may use")
+    for_classes: tuple[ClassName, ...] = Field(default=(), alias="for", description="these classes")
+
+
+class Budget(Section):
+    total: Annotated[int | Literal["auto"], fields.whole(1, word="auto")] = Field(
+        default="auto", description="server connections of this instance; auto asks the server"
+    )
+    keep_free: Count = Field(default=5, description="connections of the server that the proxy leaves to others")
+    instances: AtLeastOne = Field(default=1, description="instances of the proxy that share the server")
+    headroom: Headroom = Field(default_factory=Headroom, description="spare slots for bursts of important classes")
+
+
+class Match(Section):
+    application_name: Glob = Field(default=None, description="glob over what the client calls itself")
+    user: Glob = Field(default=None, description="glob over the user's name")
+    database: Glob = Field(default=None, description="glob over the database's name")
+    address: Annotated[str | None, fields.network()] = Field(
+        default=None, description="the client's address, or a block of them"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Match":
+        if not (self.application_name or self.user or self.database or self.address):
+            allowed = (
+                "at least one of application_name, user, database, address (what matches nothing goes to default_class)"
+            )
+            raise PydanticCustomError(fields.NOT_ALLOWED, "", {"allowed": allowed})
+        return self
+
+
+class Queue(Section):
+    timeout: Seconds = Field(default=5.0, description="how long a client waits for a slot before it is refused")
+    max: Count = Field(default=500, description="clients that may wait; 0 refuses instead of queueing")
+
+
+class PriorityClass(Section):
+    reason: OptionalText = Field(default=None, description="why the numbers are what they are")
+    match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
+    priority: Count = Field(default=5, description="0 is served first")
+    reserved: Count = Field(default=0, description="slots kept for this class")
+    lendable: Count = Field(default=0, description="reserved slots that others may use while this class has no need")
+    limit: AtLeastOne = Field(description="most slots this class may use")
+    weight: Annotated[float, fields.positive_number()] = Field(
+        default=1.0, description="share among classes of one priority"
+    )
+    pool_mode: Annotated[
+        Literal["transaction", "session", "statement"], fields.choice("transaction", "session", "statement")
+    ] = Field(default="transaction", description="when a client gives its server connection back")
+    queue: Queue = Field(default_factory=Queue, description="waiting for a slot")
+    max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
+        default=None, description="client connections at once; 1 makes the class a mutex"
+    )
+    pinned_limit: OptionalCount = Field(
+        default=None,
+        description="slots that may be pinned; empty: limit in session mode, else a quarter of limit, at least 2",
+    )
+    flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
+        default="identity", description="clients with the same key share one place in the order of the queue"
+    )
+    lend_memory: Seconds = Field(default=10.0, description="half-life of remembered demand; longer lends later")
+    notify_after: SecondsOrZero = Field(default=5.0, description="a client waiting this long gets a notice; 0 never")
+
+
+class Pool(Section):
+    server_lifetime: Seconds = Field(default=3600.0, description="an idle server connection older than this is closed")
+    server_idle_timeout: Seconds = Field(default=600.0, description="a server connection idle for this long is closed")
+    check_after: Seconds = Field(default=30.0, description="idle for this long, it is checked before it is handed out")
+    dial_timeout: Seconds = Field(
+        default=5.0, description="one dial and login of the server; connect_timeout in the URL wins"
+    )
+    max_dials: AtLeastOne = Field(default=8, description="dials of the server under way at once")
+    gone_timeout: Seconds = Field(
+        default=10.0, description="wait for the server to close its side before asking what became of it"
+    )
+    retry_min: Seconds = Field(default=0.2, description="first pause after a failed dial; doubles, with jitter")
+    retry_max: Seconds = Field(default=5.0, description="longest pause between dials of a server that is down")
+
+
+class Limits(Section):
+    max_message_bytes: Annotated[int, fields.byte_count(10_000, 1 << 30)] = Field(
+        default=1 << 30, description="longest message a client may send"
+    )
+    max_startup_bytes: Annotated[int, fields.byte_count(1_000, 1 << 20)] = Field(
+        default=10_000, description="longest startup packet"
+    )
+    max_inspected_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
+        default=1 << 20, description="longest statement held whole to see what it does; longer ones pin"
+    )
+    max_waiting_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
+        default=256 << 10, description="what a waiting client may send ahead before it is read no further"
+    )
+
+
+class Shutdown(Section):
+    drain_timeout: SecondsOrZero = Field(default=30.0, description="how long running work may finish after SIGTERM")
+
+
+class Log(Section):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], fields.choice("debug", "info", "warning", "error")
+    ] = Field(default="info", description="least severe lines that are written")
+    format: Annotated[Literal["json", "text"], fields.choice("json", "text")] = Field(
+        default="json", description="json for collectors, text for people"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a configuration was written: for findings about values that are well-formed and unwise."""
+
+    file: str = ""
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    reasons: Mapping[KeyPath, str] = field(default_factory=dict)
+
+
+class Config(Section):
+    """The whole file."""
+
+    listen: Listen = Field(default_factory=Listen, description="where clients connect")
+    http: Http = Field(default_factory=Http, description="metrics, health, the page")
+    upstream: Upstream = Field(description="the server")
+    auth: Auth = Field(default_factory=Auth, description="who may connect")
+    budget: Budget = Field(default_factory=Budget, description="how many server connections there are")
+    default_class: ClassName = Field(description="class of clients that match nothing")
+    classes: dict[ClassName, PriorityClass] = Field(min_length=1, description="the classes, in the order of matching")
+    pool: Pool = Field(default_factory=Pool, description="server connections")
+    limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")
+    shutdown: Shutdown = Field(default_factory=Shutdown, description="the end")
+    log: Log = Field(default_factory=Log, description="the log")
+
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    def line_of(self, path: KeyPath) -> int:
+        """The line of the setting at `path`, or of the nearest thing around it; 0 where nothing is known."""
+        while path and path not in self._source.lines:
+            path = path[:-1]
+        return self._source.lines.get(path, 0)
+
+    @property
+    def file(self) -> str:
+        return self._source.file
+
+    def reason_of(self, path: KeyPath) -> str | None:
+        """Why the number at `path` is what it is: its own reason, else that of its class."""
+        own = self._source.reasons.get(path)
+        if own is None and len(path) > 1 and path[0] == "classes":
+            found = self.classes.get(str(path[1]))
+            return found.reason if found else None
+        return own
+
+    def reasons(self) -> dict[str, str]:
+        """Every reason given with a number, by the number's key as text."""
+        return {key_text(path): reason for path, reason in self._source.reasons.items()}

@@ -9,11 +9,11 @@ initdb takes 0.6 s, a copy 0.1 - 0.2 s: a test run that starts ten servers notic
 import atexit
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from proxy.demo.errors import StartError
+from proxy.demo.guarded import GuardedFolder
 from proxy.demo.installation import Installation
 
 # No sync: the server is thrown away. Small WAL segments: less to copy. C locale: the same order of rows everywhere.
@@ -35,8 +35,9 @@ def fill_data_directory(installation: Installation, data_directory: Path) -> Non
 
 @cache
 def _template(installation: Installation) -> Path:
-    root = Path(tempfile.mkdtemp(prefix="pgheadroom-initdb-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    folder = GuardedFolder("pgheadroom-initdb")
+    atexit.register(folder.close)
+    root = folder.path
     installation.give(root)
     made = subprocess.run(  # noqa: S603 - the program of our own installation
         [installation.program("initdb"), *INITDB_OPTIONS, "-D", str(root / "data")],

@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.demo.errors import MissingExtraError
+from proxy.demo.guarded import GuardedFolder
 
 EMBEDDED_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 
@@ -96,8 +96,9 @@ def readable_copy(folder: Path) -> Path:
 
     Copied once per process (35 MB, 0.1 s) and removed at exit. Opening the home to everybody instead is not ours to do.
     """
-    root = Path(tempfile.mkdtemp(prefix="pgheadroom-bin-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    guarded = GuardedFolder("pgheadroom-bin")
+    atexit.register(guarded.close)
+    root = guarded.path
     shutil.copytree(folder, root / folder.name, symlinks=True)
     root.chmod(0o755)
     for path in (root / folder.name).rglob("*"):

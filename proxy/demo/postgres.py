@@ -9,11 +9,9 @@ A server listens on 127.0.0.1 (a free port) and on a unix socket in its folder. 
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from urllib.parse import quote
 
 from proxy.demo.cluster import SETTINGS_FILE, fill_data_directory
 from proxy.demo.errors import StartError
+from proxy.demo.guarded import GuardedFolder
 from proxy.demo.installation import Installation, embedded_installation
 
 SUPERUSER = "postgres"
@@ -43,13 +42,6 @@ THROW_AWAY = {
     "lc_messages": "C",
     "autovacuum": "off",
 }
-
-# Ends the server and removes its folder when whoever started it is gone without a farewell: its end of the pipe closes.
-GUARD = """
-cat >/dev/null
-if read -r pid < "$1/data/postmaster.pid"; then kill -QUIT "$pid"; sleep 1; fi
-rm -rf "$1"
-"""
 
 
 def password_of(role: str) -> str:
@@ -91,15 +83,9 @@ class PostgresServer:
             **(settings or {}),
         }
         self.port = free_port()
-        self.root = Path(tempfile.mkdtemp(prefix="pgheadroom-pg-"))
+        self._folder = GuardedFolder("pgheadroom-postgres")
+        self.root = self._folder.path
         self._server: subprocess.Popen[bytes] | None = None
-        self._guard = subprocess.Popen(  # noqa: S603 - a fixed script over our own folder
-            ["/bin/sh", "-c", GUARD, "guard", str(self.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
     # -- the folder
 
@@ -234,10 +220,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its folder. May be called twice."""
         self.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
-        assert self._guard.stdin is not None, "the guard was started with a pipe"
-        self._guard.stdin.close()  # nothing is left for it to do, it ends by itself
-        self._guard.wait()
+        self._folder.close()
 
     # -- roles and addresses
 

@@ -8,17 +8,16 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from proxy.demo.errors import StartError
+from proxy.demo.guarded import GuardedFolder
 
 # The interpreter and the code that run now, installed or not.
 PGHEADROOM = (sys.executable, "-c", "from proxy.cli.main import main; main()")
@@ -33,7 +32,8 @@ class ServedProcess:
     name = "server"
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self._guarded = GuardedFolder(f"pgheadroom-{self.name}")
+        self.folder = self._guarded.path
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,7 +69,9 @@ class ServedProcess:
                 start_new_session=True,  # Ctrl-C in the terminal is handled by whoever started us
                 **self.identity(),
             )
-        if not wait_until(lambda: self.exit_code() is not None or self.ready(), timeout_seconds) or self.exit_code():
+        (self.folder / "pid").write_text(f"{self.pid}\n")  # for the guard of the folder
+        wait_until(lambda: self.exit_code() is not None or self.ready(), timeout_seconds)
+        if self.exit_code() is not None or not self.ready():
             self.kill()
             raise StartError(f"{self.name} did not become ready; the end of its log:\n{self.log_text()[-3000:]}")
 
@@ -95,19 +97,23 @@ class ServedProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process = None
+        self._forget()
 
     def kill(self) -> None:
         """kill -9: connections end without a word."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process = None
+            self._forget()
+
+    def _forget(self) -> None:
+        self._process = None
+        (self.folder / "pid").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop the process and remove its folder. May be called twice."""
         self.stop()
-        rmtree(self.folder, ignore_errors=True)
+        self._guarded.close()
 
     def __enter__(self) -> Self:
         try:
@@ -130,7 +136,7 @@ class ProxyProcess(ServedProcess):
     users file.
     """
 
-    name = "pgheadroom"
+    name = "proxy"
 
     def __init__(self, config: Mapping[str, Any], files: Mapping[str, str] | None = None) -> None:
         super().__init__()

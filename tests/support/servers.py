@@ -4,8 +4,8 @@ Owns: which server a test gets, its roles, and when it is ended.
 Does not know: the proxy.
 
 Order for `postgres`: the server named by PGHEADROOM_TEST_URL (a superuser's libpq URI over TCP), a container where
-Docker answers, the embedded one. Every kind has the roles web, bulk and app (password: password_of(role)) and a database
-app that all tests of a run share: whoever creates a table names it after the test.
+Docker answers, the embedded one. Every kind has the roles web, bulk and app (password: password_of(role)) and a
+database app that all tests of a run share: whoever creates a table names it after the test.
 """
 
 import os

@@ -139,6 +139,90 @@ class Controller:
         self._ledger.step_out(waiter, self._ledger.account(waiter.class_name), now)
         return self._serve_waiting(now)
 
+    # Unbounded holds
+
+    def request_pin(self, client: ClientId, now: float) -> Refuse | None:
+        """May this client keep its slot until it says otherwise? To be asked before the cause of it is forwarded.
+
+        None: it may, and is counted as pinned (again, if it was). Raises LedgerError where it holds no slot.
+        """
+        ledger = self._ledger
+        account = ledger.holder(client)
+        if client in ledger.pinned:
+            return None
+        if not rule.may_keep_its_slot_unbounded(account, rule.Look(ledger, now)):
+            return self._refusal(account, client, RefusalReason.PINNED_LIMIT, 0.0, now)
+        ledger.pin(client, account)
+        return None
+
+    def note_pinned(self, client: ClientId, now: float) -> None:
+        """The client turned out to be pinned. Where that would have been refused, its class owes a slot.
+
+        While a class owes, it borrows nothing; its next release goes to the others first and repays one slot, except
+        that nothing is repaid while the class has more pins than its `pinned_limit`.
+        """
+        ledger = self._ledger
+        account = ledger.holder(client)
+        if client in ledger.pinned:
+            return
+        in_debt = not rule.may_keep_its_slot_unbounded(account, rule.Look(ledger, now))
+        ledger.pin(client, account)
+        account.debt += in_debt
+
+    def unpin(self, client: ClientId, now: float) -> Sequence[Decision]:
+        """The client cleared what pinned it. It goes on holding its slot, as a bounded hold."""
+        account = self._ledger.holder(client)
+        if client not in self._ledger.pinned:
+            return NOTHING
+        self._ledger.unpin(client, account)
+        return self._serve_waiting(now)
+
+    # Orders
+
+    def set_state(self, class_name: str, state: ClassState, now: float) -> Sequence[Decision]:
+        """Pause, drain, reject or resume a class. Holders keep their slots; only rejecting refuses who waits."""
+        account = self._ledger.account(class_name)
+        account.remember_demand(now)
+        account.state = state
+        if state is ClassState.REJECTING:
+            return self.refuse_all_waiting(RefusalReason.CLASS_REJECTING, now, class_name)
+        return self._serve_waiting(now)
+
+    def set_adaptive_limit(self, class_name: str, limit: int | None, now: float) -> Sequence[Decision]:
+        """Bound a class below its configured limit, or lift that bound (None). Nobody loses a slot."""
+        account = self._ledger.account(class_name)
+        for one in self._ledger.all_accounts():
+            one.remember_demand(now)
+        account.adaptive_limit = limit
+        account.settle_limit()
+        self._ledger.share_out(self._settings)
+        return self._serve_waiting(now)
+
+    def reconfigure(self, settings: BudgetSettings, now: float) -> Sequence[Decision]:
+        """Take over other settings while running. Nobody loses a slot, and who waits keeps place and patience.
+
+        A class that is no longer configured has no reservation and limit 0: its holders drain under its name, its
+        waiters are refused with `class_rejecting`, and it is forgotten at the first reload after it is empty.
+        Promises that do not fit the new total are cut in priority order; use above it falls by releases alone.
+        """
+        self._settings = settings
+        self._ledger.adopt(settings, now)
+        refusals: list[Decision] = []
+        for account in self._ledger.all_accounts():
+            if account.retired:
+                refusals += self._refuse_waiting(account, RefusalReason.CLASS_REJECTING, now)
+        self._ledger.forget_drained()
+        return refusals + self._serve_waiting(now)
+
+    def refuse_all_waiting(
+        self, reason: RefusalReason, now: float, class_name: str | None = None
+    ) -> Sequence[Decision]:
+        """Send away whoever waits, in one class or in all of them."""
+        ledger = self._ledger
+        accounts = ledger.all_accounts() if class_name is None else [ledger.account(class_name)]
+        refusals = [refusal for account in accounts for refusal in self._refuse_waiting(account, reason, now)]
+        return refusals + self._serve_waiting(now)
+
     # Time
 
     def advance(self, now: float) -> Sequence[Decision]:
@@ -218,6 +302,10 @@ class Controller:
         waiter.notify_at = None
         self._timers.watch(waiter, len(self._ledger.waiters))
         return StillWaiting(waiter.client, account.name, now - waiter.since, account.queue.position_of(waiter))
+
+    def _refuse_waiting(self, account: Account, reason: RefusalReason, now: float) -> list[Decision]:
+        waiters = list(account.queue.waiters.values())
+        return [decision for waiter in waiters for decision in self._turn_away(waiter, account, reason, now)]
 
     def _turn_away(self, waiter: Waiter, account: Account, reason: RefusalReason, now: float) -> list[Decision]:
         self._ledger.step_out(waiter, account, now)

@@ -231,10 +231,13 @@ class Ledger:
             else:
                 self.accounts[one.name] = Account(one, now)
             self.accounts[one.name].takes_headroom = one.name in settings.headroom_for
-        names = {one.name for one in settings.classes}
+        names = [one.name for one in settings.classes]
         for account in self.all_accounts():
             if account.name not in names:
                 account.retire()
+        # In the order of the configuration: it decides between equals.
+        retired = [name for name in self.accounts if name not in names]
+        self.accounts = {name: self.accounts[name] for name in (*names, *retired)}
         self.total = settings.total
         self.share_out(settings)
 

@@ -12,19 +12,8 @@ from proxy.admission.classes import ClassSettings, ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.ledger import Account, Ledger
 
-
-@dataclass(frozen=True, slots=True)
-class Admissions:
-    """Grants so far, by two independent questions: had to queue, and went over the reservation."""
-
-    at_once: int
-    at_once_borrowed: int
-    queued: int
-    queued_borrowed: int
-
-    @property
-    def total(self) -> int:
-        return self.at_once + self.at_once_borrowed + self.queued + self.queued_borrowed
+# (queued, borrowed), in the order in which an account counts them.
+ADMISSION_KEYS = ((False, False), (False, True), (True, False), (True, True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +21,7 @@ class ClassSnapshot:
     """One class. `reserved`, `floor` and `limit` are those in force, `settings` those that were configured.
 
     `borrowed`: slots in use over the reservation. `lent`: idle slots of the reservation that others use now.
+    `admissions` is keyed by two independent questions: had to queue, and went over the reservation.
     """
 
     name: str
@@ -50,14 +40,17 @@ class ClassSnapshot:
     waiting: int
     oldest_wait_seconds: float
     retired: bool
-    admissions: Admissions
+    admissions: Mapping[tuple[bool, bool], int]
     refusals: Mapping[RefusalReason, int]
     released: int
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole budget. `headroom` is what fits into the total, `headroom_left` what its classes may still take."""
+    """The whole budget. `headroom` is what fits into the total, `headroom_left` what its classes may still take.
+
+    The classes are in the order of the configuration, those that were removed and still hold slots behind them.
+    """
 
     total: int
     headroom: int
@@ -65,7 +58,14 @@ class Snapshot:
     in_use: int
     waiting: int
     committed: int
-    classes: Mapping[str, ClassSnapshot]
+    classes: tuple[ClassSnapshot, ...]
+
+    def of_class(self, name: str) -> ClassSnapshot:
+        """Raises KeyError where there is no such class."""
+        for one in self.classes:
+            if one.name == name:
+                return one
+        raise KeyError(name)
 
 
 def take_snapshot(ledger: Ledger, now: float) -> Snapshot:
@@ -78,8 +78,13 @@ def take_snapshot(ledger: Ledger, now: float) -> Snapshot:
         in_use=ledger.in_use,
         waiting=len(ledger.waiters),
         committed=look.held.slots,
-        classes={one.name: _of_class(one, lent[one.name], now) for one in look.accounts},
+        classes=tuple(_of_class(one, lent[one.name], now) for one in _in_order(look.accounts)),
     )
+
+
+def _in_order(accounts: Sequence[Account]) -> list[Account]:
+    shown = [one for one in accounts if one.used or not one.retired]
+    return sorted(shown, key=lambda one: one.retired)
 
 
 def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
@@ -101,7 +106,7 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         waiting=len(account.queue),
         oldest_wait_seconds=0.0 if oldest_since is None else now - oldest_since,
         retired=account.retired,
-        admissions=Admissions(*account.admissions),
+        admissions=dict(zip(ADMISSION_KEYS, account.admissions, strict=True)),
         refusals=dict(account.refusals),
         released=account.released,
     )

@@ -171,13 +171,26 @@ def test_classes_keep_their_order_and_lines():
     assert config.line_of(("classes", "bulk", "weight")) == 7
 
 
-def test_addresses_are_networks():
-    config = load(SMALLEST.replace("limit: 10", "limit: 10, match: [{address: 10.1.2.3/16}, {address: '::1'}]"))
-    assert [entry.address for entry in config.classes["web"].match] == ["10.1.0.0/16", "::1/128"]
-    assert (
-        "allowed: an address or a block"
-        in findings(SMALLEST.replace("limit: 10", "limit: 1, match: [{address: web}]"))[0]
-    )
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("10.1.2.3/16", "10.1.0.0/16"),
+        ("'::1'", "::1/128"),
+        ("10.1.*", "10.1.*"),
+        ("local", "local"),
+        ("10.0.0.7", "10.0.0.7/32"),
+    ],
+)
+def test_addresses_are_networks_globs_or_the_unix_socket(written, kept):
+    config = load(SMALLEST.replace("limit: 10", f"limit: 10, match: [{{address: {written}}}]"))
+    assert config.classes["web"].match[0].address == kept
+
+
+@pytest.mark.parametrize("written", ["web", "10.1.0.0/33", "'::ffff:10.0.0.1'", "5", "'*.example'"])
+def test_what_is_no_address_is_told(written):
+    told = findings(SMALLEST.replace("limit: 10", f"limit: 10, match: [{{address: {written}}}]"))
+    assert "classes.web.match[0].address: read" in told[0]
+    assert "allowed: an address, a block or a glob" in told[0]
 
 
 def test_relative_paths_count_from_the_file(tmp_path, monkeypatch):

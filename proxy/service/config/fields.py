@@ -26,6 +26,7 @@ NOT_ALLOWED: Final = "setting_not_allowed"
 SAID_IN_FULL: Final = "setting_said_in_full"
 
 _ENV_REFERENCE: Final[JsonSchemaValue] = {"type": "string", "pattern": r"\$\{"}
+_ADDRESS_GLOB = re.compile(r"(?=.*[*?])[0-9a-fA-F.:*?]+\Z")
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}\Z")
 
 
@@ -185,16 +186,22 @@ def class_name() -> Setting:
     return Setting("the name of a class: letters, digits, _ and -, at most 63", {"type": "string"}, read)
 
 
-def network() -> Setting:
-    """A client address: one address or a CIDR block, kept as the text of a network."""
+def client_address() -> Setting:
+    """Where a client comes from: a network, one address, a glob over its text, or `local` for the unix socket."""
 
     def read(value: object, _: Path) -> object:
+        if not isinstance(value, str) or value == "local" or _ADDRESS_GLOB.match(value):
+            return value if isinstance(value, str) else None
         try:
-            return str(ipaddress.ip_network(value, strict=False)) if isinstance(value, str) else None
+            network = ipaddress.ip_network(value, strict=False)
         except ValueError:
             return None
+        # Clients of IPv4 are compared as IPv4, whatever socket they came through.
+        mapped = isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None
+        return None if mapped else str(network)
 
-    return Setting("an address or a block of them, as 10.0.0.7 or 10.1.0.0/16", {"type": "string"}, read, optional=True)
+    allowed = "an address, a block or a glob of them, as 10.0.0.7, 10.1.0.0/16, 10.1.*, or local for the unix socket"
+    return Setting(allowed, {"type": "string"}, read, optional=True)
 
 
 def file_path() -> Setting:

@@ -120,8 +120,8 @@ class Match(Section):
     application_name: Glob = Field(default=None, description="glob over what the client calls itself")
     user: Glob = Field(default=None, description="glob over the user's name")
     database: Glob = Field(default=None, description="glob over the database's name")
-    address: Annotated[str | None, fields.network()] = Field(
-        default=None, description="the client's address, or a block of them"
+    address: Annotated[str | None, fields.client_address()] = Field(
+        default=None, description="the client's address, a block or glob of them, or local (unix socket)"
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,288 @@
+"""The start-up check: which numbers cannot hold, and which will hurt somebody.
+
+Owns: the rules about numbers (budget, reservations, limits, queues), and the order of all findings.
+Does not know: who may do what (check_access.py), how the server was asked, how findings are shown.
+
+The process refuses to start, and a reload is refused, where a finding is an error.
+"""
+
+from proxy.admission.classes import INTERNAL_CLASS
+from proxy.service.budget import budget_settings, capacity, pinned_limit, usable_total
+from proxy.service.check_access import report_access
+from proxy.service.config.model import Config, PriorityClass
+from proxy.service.config.units import show_seconds
+from proxy.service.findings import Finding, Reporter, Severity
+from proxy.service.server_facts import ServerFacts
+
+__all__ = ["Finding", "Severity", "findings"]
+
+_INTERNAL_RESERVED = 1
+
+# How long the pools of clients wait by default before they give up, in seconds. Sources: the manuals of each.
+# node-postgres (connectionTimeoutMillis 0), asyncpg's acquire, Django and database/sql wait for ever.
+CLIENT_PATIENCE_SECONDS = {
+    "Prisma pool_timeout": 10,
+    "SQLAlchemy pool_timeout": 30,
+    "psycopg_pool timeout": 30,
+    "HikariCP connectionTimeout": 30,
+    "sqlx acquire_timeout": 30,
+    "postgres.js connect_timeout": 30,
+    "Knex acquireConnectionTimeout": 60,
+    "Sequelize pool.acquire": 60,
+    "asyncpg connect timeout": 60,
+}
+
+# A default class that reserves more than this part of the budget lets any new fleet take what others need.
+_LARGE_DEFAULT_SHARE = 0.25
+
+
+def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
+    """Everything to say about `config`, errors first; `facts` None leaves out what only the server can tell.
+
+    Reads the files that the configuration names.
+    """
+    report = Reporter(config)
+    total = usable_total(config, facts)
+    _report_total(report, config, facts)
+    for name, one in config.classes.items():
+        _report_class(report, name, one)
+    _report_headroom(report, config)
+    if total is not None and total > 0:
+        _report_sums(report, config, total)
+    _report_order(report, config)
+    _report_default_class(report, config, total)
+    report_access(report, config)
+    _report_what_the_core_says(report, config, total)
+    return sorted(report.findings, key=lambda finding: (finding.severity is not Severity.ERROR, finding.line))
+
+
+# The budget against the server
+
+
+def _report_total(report: Reporter, config: Config, facts: ServerFacts | None) -> None:
+    budget = config.budget
+    if budget.total == "auto" and "instances" not in budget.model_fields_set:
+        text = "auto takes everything the server can give, and does so again in every further instance"
+        report.warning(("budget", "instances"), text, "write budget.instances, 1 where it is the only one")
+    if budget.keep_free == 0:
+        text = "nothing is left for whoever connects past the proxy: a shell, monitoring, backups"
+        report.warning(("budget", "keep_free"), text, "set budget.keep_free to 3 or more")
+    if facts is None:
+        if budget.total == "auto":
+            text = "auto is not known without the server, so sums are not checked"
+            report.warning(("budget", "total"), text, "run the check where the server answers, or write a number")
+        return
+    if budget.total == "auto":
+        _report_auto(report, config, facts)
+    else:
+        _report_number(report, config, facts, budget.total)
+
+
+def _what_the_server_gives(facts: ServerFacts) -> str:
+    kept = f"{facts.max_connections} max_connections - {facts.superuser_reserved_connections} for superusers"
+    if facts.reserved_connections:
+        kept += f" - {facts.reserved_connections} reserved_connections"
+    gives = capacity(facts)
+    if facts.database_connection_limit is not None and gives == facts.database_connection_limit:
+        return f"{gives}: the database's own CONNECTION LIMIT"
+    return f"{gives}: {kept}"
+
+
+def _strangers(config: Config, facts: ServerFacts) -> int:
+    """Connections past the proxy; unknown, so 0, where other instances are among those the server counts."""
+    return facts.external_connections if config.budget.instances == 1 else 0
+
+
+def _report_auto(report: Reporter, config: Config, facts: ServerFacts) -> None:
+    total, budget = usable_total(config, facts), config.budget
+    assert total is not None, "auto is known where the server is"
+    if total < 1:
+        text = (
+            f"auto leaves no slot: the server can give {_what_the_server_gives(facts)}, less keep_free "
+            f"{budget.keep_free}, for {budget.instances} instances"
+        )
+        report.error(("budget", "total"), text, "raise max_connections, or lower budget.keep_free")
+    elif _strangers(config, facts) > budget.keep_free:
+        text = f"{facts.external_connections} connections are not the proxy's, and keep_free is {budget.keep_free}"
+        hint = "raise budget.keep_free, or lead those clients through the proxy"
+        report.warning(("budget", "keep_free"), text, hint)
+
+
+def _report_number(report: Reporter, config: Config, facts: ServerFacts, total: int) -> None:
+    budget, gives = config.budget, capacity(facts)
+    wanted = total * budget.instances
+    asked = f"{budget.instances} instances x {total} = {wanted}" if budget.instances > 1 else f"total {total}"
+    fitting = f"set budget.total to at most {max(0, gives - budget.keep_free) // budget.instances}"
+    where = ("budget", "total")
+    if wanted > gives:
+        text = f"{asked}, but the server can give {_what_the_server_gives(facts)}"
+        needed = facts.max_connections + wanted - gives
+        report.error(where, text, f"{fitting}, or raise max_connections to {needed} or more")
+    elif wanted > gives - budget.keep_free:
+        text = f"{asked}, and keep_free is {budget.keep_free}, but the server can give {_what_the_server_gives(facts)}"
+        report.warning(where, text, fitting)
+    elif wanted + _strangers(config, facts) > gives:
+        text = (
+            f"{asked}, and {facts.external_connections} connections of others are on the server now; it can give "
+            f"{_what_the_server_gives(facts)}"
+        )
+        report.warning(where, text, f"{fitting}, or lead those clients through the proxy")
+
+
+# One class by itself
+
+
+def _report_class(report: Reporter, name: str, one: PriorityClass) -> None:
+    here = ("classes", name)
+    if one.reserved > one.limit:
+        text = f"{one.reserved} slots are reserved, but limit is {one.limit}"
+        report.error((*here, "reserved"), text, f"raise classes.{name}.limit or lower reserved")
+    if one.lendable > one.reserved:
+        text = f"{one.lendable} slots are lendable, but only {one.reserved} are reserved"
+        report.error((*here, "lendable"), text, f"set classes.{name}.lendable to at most {one.reserved}")
+    if one.pinned_limit is not None and one.pinned_limit > one.limit:
+        text = f"pinned_limit is {one.pinned_limit}, but limit is {one.limit}, and a pinned client counts against both"
+        report.error((*here, "pinned_limit"), text, f"set classes.{name}.pinned_limit to at most {one.limit}")
+    if one.max_clients is not None and one.max_clients < one.limit:
+        text = f"limit {one.limit} is never reached by {one.max_clients} clients"
+        report.warning((*here, "limit"), text, f"set classes.{name}.limit to {one.max_clients}")
+    _report_patience(report, name, one)
+
+
+def _report_patience(report: Reporter, name: str, one: PriorityClass) -> None:
+    wait = one.queue.timeout
+    earlier = [f"{pool} {patience}s" for pool, patience in CLIENT_PATIENCE_SECONDS.items() if wait >= patience]
+    if not earlier or one.queue.max == 0:
+        return
+    text = (
+        f"clients may wait {show_seconds(wait)}, and their own pools give up first by default: {', '.join(earlier)}; "
+        "the application then reports a full pool instead of the class that is full"
+    )
+    shortest = min(CLIENT_PATIENCE_SECONDS.values())
+    hint = f"stay below the clients' own timeout (below {shortest}s suits all of these), or raise theirs"
+    report.warning(("classes", name, "queue", "timeout"), text, hint)
+
+
+# Sums
+
+
+def _report_headroom(report: Reporter, config: Config) -> None:
+    headroom = config.budget.headroom
+    if headroom.size and not headroom.for_classes:
+        text = f"headroom of {headroom.size} slots that no class may use"
+        report.error(("budget", "headroom", "for"), text, "name the classes in budget.headroom.for, or set size to 0")
+
+
+def _report_sums(report: Reporter, config: Config, total: int) -> None:
+    promised = {name: one.reserved for name, one in config.classes.items() if one.reserved}
+    terms = [f"{name} {reserved}" for name, reserved in promised.items()]
+    headroom = config.budget.headroom.size
+    terms += [f"headroom {headroom}"] if headroom else []
+    terms.append(f"{INTERNAL_CLASS} {_INTERNAL_RESERVED}")
+    needed = sum(promised.values()) + headroom + _INTERNAL_RESERVED
+    if needed > total:
+        text = (
+            f"reservations and headroom are {' + '.join(terms)} = {needed}, more than the {total} slots of the budget"
+        )
+        hint = f"lower classes.*.reserved or budget.headroom.size by {needed - total}"
+        report.error(("budget", "total"), text, hint)
+        return
+    for name, one in config.classes.items():
+        _report_reach(report, config, total, name, one)
+
+
+def _reach(config: Config, total: int, name: str, *, unbounded: bool) -> int:
+    """The most slots a class can hold while all others keep what is never lent to it."""
+    kept = _INTERNAL_RESERVED
+    for other, one in config.classes.items():
+        if other != name:
+            kept += one.reserved if unbounded else one.reserved - min(one.lendable, one.reserved)
+    headroom = config.budget.headroom
+    return total - kept - (0 if name in headroom.for_classes else headroom.size)
+
+
+def _report_reach(report: Reporter, config: Config, total: int, name: str, one: PriorityClass) -> None:
+    in_session_mode = one.pool_mode == "session"
+    reach = _reach(config, total, name, unbounded=in_session_mode)
+    where = ("classes", name, "limit")
+    why = "reserved for others" if in_session_mode else "reserved for others and not lent"
+    if reach < 1:
+        text = f"no slot can ever be given to this class: what is {why} and the headroom take all {total}"
+        report.error(where, text, f"reserve a slot in classes.{name}.reserved, or lower the reservations of others")
+    elif one.limit > reach:
+        kind = "sessions" if in_session_mode else "slots"
+        text = f"limit is {one.limit}, but at most {reach} {kind} fit: the rest of {total} is {why}, or headroom"
+        report.warning(where, text, f"set classes.{name}.limit to at most {reach}")
+    elif not in_session_mode:
+        _report_pins(report, config, total, name, one)
+
+
+def _report_pins(report: Reporter, config: Config, total: int, name: str, one: PriorityClass) -> None:
+    pins, reach = pinned_limit(one), max(0, _reach(config, total, name, unbounded=True))
+    if one.pinned_limit is not None and pins > reach:
+        text = (
+            f"pinned_limit is {pins}, but at most {reach} slots can be pinned: pins never use what others have reserved"
+        )
+        report.warning(("classes", name, "pinned_limit"), text, f"set classes.{name}.pinned_limit to at most {reach}")
+
+
+# Importance
+
+
+def customer_class(config: Config) -> str | None:
+    """The class of customer traffic: the most important one that shares its server connections and matches somebody.
+
+    Session classes are left out: they are shells and migrations. None where there is no such class.
+    """
+    candidates = [
+        (one.priority, -one.reserved, position, name)
+        for position, (name, one) in enumerate(config.classes.items())
+        if one.pool_mode != "session" and one.match and name != config.default_class
+    ]
+    return min(candidates)[-1] if candidates else None
+
+
+def _report_order(report: Reporter, config: Config) -> None:
+    first = customer_class(config)
+    if first is None:
+        return
+    customers = config.classes[first]
+    for name, one in config.classes.items():
+        for key, theirs, ours in (
+            ("limit", one.limit, customers.limit),
+            ("reserved", one.reserved, customers.reserved),
+        ):
+            if one.priority > customers.priority and theirs > ours:
+                text = (
+                    f"{theirs}, more than the {ours} of class {first}, which is more important "
+                    f"(priority {customers.priority} before {one.priority})"
+                )
+                report.warning(("classes", name, key), text, f"lower it, or raise classes.{first}.{key}")
+
+
+def _report_default_class(report: Reporter, config: Config, total: int | None) -> None:
+    name = config.default_class
+    one = config.classes[name]
+    if len(config.classes) == 1:
+        return
+    where = ("default_class",)
+    everything = total if total is not None and total > 0 else sum(each.reserved for each in config.classes.values())
+    if one.reserved > _LARGE_DEFAULT_SHARE * everything:
+        text = f"whoever matches nothing falls into {name}, where {one.reserved} of {everything} slots are reserved"
+        report.warning(
+            where, text, "make it a small class of its own, so that a new fleet cannot take what others need"
+        )
+    customers = customer_class(config)
+    first = min(each.priority for other, each in config.classes.items() if other != name)
+    early = one.priority < first or (customers is not None and one.priority <= config.classes[customers].priority)
+    if early or name in config.budget.headroom.for_classes:
+        text = f"whoever matches nothing falls into {name}, which is served as early as customers, or has headroom"
+        report.warning(where, text, "choose a class with a larger priority number and without headroom")
+
+
+def _report_what_the_core_says(report: Reporter, config: Config, total: int | None) -> None:
+    # The admission core judges its settings too; nothing it refuses may pass here for want of a rule of ours.
+    if total is None or total < 1 or any(finding.severity is Severity.ERROR for finding in report.findings):
+        return
+    for problem in budget_settings(config, total).validate():
+        report.error(("budget",), problem, "change the numbers it names")

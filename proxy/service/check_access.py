@@ -1,0 +1,196 @@
+"""The part of the start-up check about who gets in, as what, and over which wire.
+
+Owns: the rules about listeners, authentication, TLS, the files they need, and how clients are told apart.
+Does not know: the budget's numbers (check.py does).
+"""
+
+import ipaddress
+import stat
+from pathlib import Path
+
+from proxy.service.config.errors import ConfigError
+from proxy.service.config.errors import Path as KeyPath
+from proxy.service.config.model import Config, Match, PriorityClass
+from proxy.service.config.users import load_users
+from proxy.service.findings import Reporter
+
+_ALL_USERS_SHOWN = 5
+
+
+def report_access(report: Reporter, config: Config) -> None:
+    _report_listeners(report, config)
+    _report_upstream(report, config)
+    _report_tls(report, config)
+    _report_authentication(report, config)
+    _report_matching(report, config)
+    _report_privileges(report, config)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+# Listeners
+
+
+def _report_listeners(report: Reporter, config: Config) -> None:
+    listen, http = config.listen, config.http
+    if listen.host is None and listen.unix_socket_dir is None:
+        report.error(("listen", "host"), "nowhere to listen", "set listen.host or listen.unix_socket_dir")
+    if listen.port and listen.port == http.port and listen.host in {http.host, "0.0.0.0", "::"}:  # noqa: S104 - compared
+        report.error(("http", "port"), f"{http.port} is also listen.port", "choose another port for http")
+    if not is_loopback(http.host):
+        text = f"whoever reaches {http.host} reads the names and numbers of all classes"
+        if http.switches_from == "anywhere":
+            text += ", and may pause any class"
+        report.warning(("http", "host"), text, "set http.host to 127.0.0.1, or let a network rule guard the port")
+    if listen.unix_socket_dir is not None and not listen.unix_socket_dir.is_dir():
+        text = f"{listen.unix_socket_dir} is no directory"
+        report.error(("listen", "unix_socket_dir"), text, "create it, owned by the proxy's user")
+
+
+def _report_upstream(report: Reporter, config: Config) -> None:
+    url, listen = config.upstream.url, config.listen
+    for host, port in url.hosts:
+        if port == listen.port and listen.host and is_loopback(host) and _covers_loopback(listen.host):
+            text = f"{host}:{port} is the proxy itself"
+            report.error(("upstream", "url"), text, "give PostgreSQL's own port, or move listen.port")
+    remote = [host.host for host in url.hosts if not host.is_unix_socket and not is_loopback(host.host)]
+    if remote and url.sslmode in {"disable", "allow", "prefer"}:
+        text = f"sslmode={url.sslmode} lets passwords and rows travel to {remote[0]} unencrypted"
+        report.warning(
+            ("upstream", "url"), text, "write sslmode=verify-full with sslrootcert, or at least sslmode=require"
+        )
+
+
+def _covers_loopback(host: str) -> bool:
+    return is_loopback(host) or host in {"0.0.0.0", "::", "*"}  # noqa: S104 - compared, not bound
+
+
+# TLS and files
+
+
+def _report_tls(report: Reporter, config: Config) -> None:
+    tls = config.listen.tls
+    here = ("listen", "tls")
+    if tls.mode in {"require", "verify"} and tls.cert is None:
+        report.error((*here, "cert"), f"mode is {tls.mode}, and there is no certificate", "set listen.tls.cert and key")
+    if (tls.cert is None) != (tls.key is None):
+        text = "a certificate and its key belong together, and only one is given"
+        report.error((*here, "key" if tls.key is None else "cert"), text, "set listen.tls.cert and listen.tls.key")
+    if tls.mode == "verify" and tls.client_ca is None:
+        text = "mode is verify, and there is no CA to verify clients' certificates with"
+        report.error((*here, "client_ca"), text, "set listen.tls.client_ca, or mode: require")
+    if tls.mode != "disable":
+        for name, path in (("cert", tls.cert), ("key", tls.key), ("client_ca", tls.client_ca)):
+            _report_file(report, (*here, name), path, secret=name == "key")
+
+
+def _report_file(report: Reporter, where: KeyPath, path: Path | None, *, secret: bool) -> bool:
+    """Whether the file can be read; findings say why not, and who else can read a secret."""
+    if path is None:
+        return False
+    try:
+        with path.open("rb"):
+            mode = path.stat().st_mode
+    except OSError as error:
+        report.error(
+            where, f"{path} cannot be read: {error.strerror}", "correct the path, or give the proxy's user access"
+        )
+        return False
+    if secret and mode & stat.S_IROTH:
+        report.warning(where, f"every user of this machine can read {path}", f"chmod 600 {path}")
+    return True
+
+
+# Authentication
+
+
+def _report_authentication(report: Reporter, config: Config) -> None:
+    auth, listen = config.auth, config.listen
+    open_to_others = listen.host is not None and not is_loopback(listen.host)
+    if auth.method == "trust":
+        if open_to_others:
+            text = f"trust lets whoever reaches {listen.host} in, as any user"
+            report.warning(("auth", "method"), text, "set auth.method: scram with a users_file, or listen on 127.0.0.1")
+        return
+    if auth.method == "cleartext" and open_to_others and listen.tls.mode not in {"require", "verify"}:
+        text = "passwords travel in clear where a client does not ask for TLS"
+        report.warning(("auth", "method"), text, "set listen.tls.mode: require, or auth.method: scram")
+    if auth.users_file is None:
+        text = f"method {auth.method} without users: nobody can log in"
+        report.error(("auth", "users_file"), text, "set auth.users_file; the format is PgBouncer's")
+    elif _report_file(report, ("auth", "users_file"), auth.users_file, secret=True):
+        _report_users(report, config, auth.users_file)
+
+
+def _report_users(report: Reporter, config: Config, path: Path) -> None:
+    where = ("auth", "users_file")
+    try:
+        users = load_users(path)
+    except ConfigError as error:
+        for finding in error.findings:
+            report.error(where, str(finding), "correct the line")
+        return
+    if not users:
+        report.error(where, f"{path} names no user: nobody can log in", 'add a line "user" "secret"')
+    unusable = {"scram": "md5", "md5": "SCRAM-SHA-256$"}.get(config.auth.method)
+    locked_out = [user for user, secret in users.items() if unusable and secret.startswith(unusable)]
+    if locked_out:
+        names = ", ".join(locked_out[:_ALL_USERS_SHOWN]) + (", ..." if len(locked_out) > _ALL_USERS_SHOWN else "")
+        kind = "an md5 hash" if unusable == "md5" else "a SCRAM verifier"
+        text = f"what is stored of {names} is {kind}"
+        hint = "store a password or a SCRAM verifier" if unusable == "md5" else "set auth.method: scram"
+        report.warning(where, f"{text}, which cannot serve method {config.auth.method}", hint)
+
+
+# Who is who
+
+
+def _report_matching(report: Reporter, config: Config) -> None:
+    seen: dict[Match, str] = {}
+    everything_goes_to = ""
+    for name, one in config.classes.items():
+        where = ("classes", name, "match")
+        if not one.match and name != config.default_class:
+            text = "no client can be in this class: it matches nobody and is not the default"
+            report.warning(where, text, f"add entries to classes.{name}.match, or leave the class out")
+        elif everything_goes_to and one.match:
+            text = f"no client gets this far: class {everything_goes_to} stands earlier and matches everybody"
+            report.warning(where, text, f"move {name} up, or make it narrower: classes.{everything_goes_to}.match")
+        for entry in one.match:
+            if seen.setdefault(entry, name) != name:
+                text = f"class {seen[entry]} stands earlier with the same entry"
+                report.warning(where, text, "the first match wins: keep one of the two")
+            if _matches_everybody(entry):
+                everything_goes_to = everything_goes_to or name
+
+
+def _matches_everybody(entry: Match) -> bool:
+    return entry.address is None and {entry.application_name, entry.user, entry.database} <= {None, "*"}
+
+
+def is_privileged(config: Config, one: PriorityClass, name: str) -> bool:
+    """Whether being in the class is worth pretending: served first, with slots that nobody else gets."""
+    if len(config.classes) == 1:
+        return False
+    priorities = {each.priority for each in config.classes.values()}
+    keeps_slots = (one.reserved > 0 and one.lendable == 0) or name in config.budget.headroom.for_classes
+    return one.priority == min(priorities) and (keeps_slots or (one.priority == 0 and len(priorities) > 1))
+
+
+def _report_privileges(report: Reporter, config: Config) -> None:
+    for name, one in config.classes.items():
+        if not is_privileged(config, one, name):
+            continue
+        for position, entry in enumerate(one.match):
+            if not any(value not in {None, "*"} for value in (entry.user, entry.database, entry.address)):
+                text = "a privileged class by application_name alone, which every client chooses for itself"
+                hint = "add user, database or address to this entry"
+                report.warning(("classes", name, "match", position), text, hint)

@@ -1,0 +1,246 @@
+"""What the start-up check refuses, and what it warns about."""
+
+import pytest
+
+from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, customer_class, findings
+from proxy.service.config.loading import load_config_text
+from proxy.service.server_facts import ServerFacts
+
+SERVER_OF_100 = ServerFacts(100, 3, 0)
+SERVER_OF_200 = ServerFacts(200, 3, 0)
+
+# A configuration that nobody has anything to say about, on a server of 100.
+SOUND = """\
+upstream: {url: "postgresql://proxy@127.0.0.1/app"}
+auth: {method: trust}
+budget: {total: 92, keep_free: 5, headroom: {size: 4, for: [web]}}
+default_class: other
+classes:
+  admin: {match: [{application_name: psql, user: dba}], priority: 0, reserved: 3, limit: 5, pool_mode: session}
+  web: {match: [{application_name: "web*"}], priority: 1, reserved: 40, lendable: 20, limit: 70}
+  bulk: {match: [{application_name: "bulk*"}], priority: 8, reserved: 4, lendable: 2, limit: 40}
+  other: {priority: 9, reserved: 2, lendable: 1, limit: 5}
+"""
+
+
+def check(text, facts=SERVER_OF_100):
+    return findings(load_config_text(text, {}, file="f.yaml"), facts)
+
+
+def told(text, facts=SERVER_OF_100):
+    return [(finding.severity.value, finding.key) for finding in check(text, facts)]
+
+
+def replaced(*pairs):
+    text = SOUND
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def test_a_sound_configuration_has_no_findings():
+    assert check(SOUND) == []
+
+
+def test_80_5_10_60_45_of_200_is_refused_because_superuser_slots_are_missing():
+    classes = {"web": 80, "admin": 5, "queue": 10, "jobs": 60, "reports": 45}
+    lines = [f"  {name}: {{match: [{{user: {name}}}], reserved: {n}, limit: {n}}}" for name, n in classes.items()]
+    text = replaced(("total: 92", "total: 200"), ("headroom: {size: 4, for: [web]}", "headroom: {size: 0}"))
+    text = text[: text.index("classes:")].replace("other", "reports") + "classes:\n" + "\n".join(lines)
+    errors = [finding for finding in check(text, SERVER_OF_200) if finding.severity is Severity.ERROR]
+    assert errors[0].text == "total 200, but the server can give 197: 200 max_connections - 3 for superusers"
+    assert errors[0].hint == "set budget.total to at most 192, or raise max_connections to 203 or more"
+    assert errors[1].text == (
+        "reservations and headroom are web 80 + admin 5 + queue 10 + jobs 60 + reports 45 + internal 1 = 201, "
+        "more than the 200 slots of the budget"
+    )
+
+
+def test_the_same_sums_are_refused_when_the_server_is_asked_for_the_total():
+    text = replaced(
+        ("total: 92", "total: auto, instances: 1"), ("reserved: 40", "reserved: 80"), ("limit: 70", "limit: 80")
+    )
+    finding = check(text)[0]
+    assert (finding.severity, finding.key) == (Severity.ERROR, "budget.total")
+    assert "web 80 + bulk 4 + other 2 + headroom 4 + internal 1 = 94, more than the 92 slots" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "key"),
+    [
+        (("total: 92", "total: 98"), "error", "budget.total"),
+        (("total: 92", "total: 96"), "warning", "budget.total"),
+        (("total: 92", "total: 60, instances: 2"), "error", "budget.total"),
+        (("total: 92", "total: auto"), "warning", "budget.instances"),
+        (("total: 92, keep_free: 5", "total: auto, instances: 1, keep_free: 97"), "error", "budget.total"),
+        (("keep_free: 5", "keep_free: 0"), "warning", "budget.keep_free"),
+        (("size: 4, for: [web]", "size: 4"), "error", "budget.headroom.for"),
+        (("reserved: 40", "reserved: 71"), "error", "classes.web.reserved"),
+        (("lendable: 20", "lendable: 41"), "error", "classes.web.lendable"),
+        (("limit: 70", "limit: 70, pinned_limit: 71"), "error", "classes.web.pinned_limit"),
+        (("limit: 70", "limit: 100"), "warning", "classes.web.limit"),
+        (("limit: 70", "limit: 70, max_clients: 1"), "warning", "classes.web.limit"),
+        (("limit: 40", "limit: 40, pinned_limit: 40"), None, None),
+        (("limit: 40", "limit: 60, pinned_limit: 50"), "warning", "classes.bulk.pinned_limit"),
+        (("limit: 40", "limit: 50, pool_mode: session"), "warning", "classes.bulk.limit"),
+        (("limit: 40", "limit: 40, queue: {timeout: 10s}"), "warning", "classes.bulk.queue.timeout"),
+        (("limit: 40", "limit: 40, queue: {timeout: 60s, max: 0}"), None, None),
+        (("limit: 40", "limit: 71"), "warning", "classes.bulk.limit"),
+        (("reserved: 4,", "reserved: 41,"), "error", "classes.bulk.reserved"),
+        (("priority: 9", "priority: 0"), "warning", "default_class"),
+        (
+            ("priority: 9, reserved: 2, lendable: 1, limit: 5", "priority: 9, reserved: 24, limit: 24"),
+            "warning",
+            "default_class",
+        ),
+        (("for: [web]", "for: [web, other]"), "warning", "default_class"),
+        (("application_name: psql, user: dba", "application_name: psql"), "warning", "classes.admin.match[0]"),
+        (
+            ("application_name: psql, user: dba", 'application_name: psql, user: "*"'),
+            "warning",
+            "classes.admin.match[0]",
+        ),
+        (('match: [{application_name: "bulk*"}], ', ""), "warning", "classes.bulk.match"),
+        (('"web*"', '"*"'), "warning", "classes.bulk.match"),
+        (('"bulk*"', '"web*"'), "warning", "classes.bulk.match"),
+        (("method: trust}", "method: scram}"), "error", "auth.users_file"),
+        (("method: trust}", "method: scram, users_file: /nowhere/users}"), "error", "auth.users_file"),
+        (("auth:", "listen: {host: 0.0.0.0}\nauth:"), "warning", "auth.method"),
+        (("auth:", "http: {host: 0.0.0.0}\nauth:"), "warning", "http.host"),
+        (("auth:", "http: {port: 6432}\nauth:"), "error", "http.port"),
+        (("auth:", 'listen: {host: ""}\nauth:'), "error", "listen.host"),
+        (("auth:", "listen: {unix_socket_dir: /nowhere}\nauth:"), "error", "listen.unix_socket_dir"),
+        (("auth:", "listen: {tls: {mode: require}}\nauth:"), "error", "listen.tls.cert"),
+        (("auth:", "listen: {tls: {cert: /nowhere}}\nauth:"), "error", "listen.tls.key"),
+        (("auth:", "listen: {tls: {key: /nowhere}}\nauth:"), "error", "listen.tls.cert"),
+        (
+            ("auth:", "listen: {tls: {mode: verify, cert: /dev/null, key: /dev/null}}\nauth:"),
+            "error",
+            "listen.tls.client_ca",
+        ),
+        (("127.0.0.1/app", "127.0.0.1:6432/app"), "error", "upstream.url"),
+        (("127.0.0.1/app", "db.example/app"), "warning", "upstream.url"),
+        (("127.0.0.1/app", "db.example/app?sslmode=verify-full"), None, None),
+    ],
+)
+def test_each_rule_names_the_setting_that_decides(change, severity, key):
+    found = told(replaced(change))
+    assert found == [] if key is None else (severity, key) in found
+
+
+def test_every_finding_says_what_to_change_and_where_it_stands():
+    finding = check(replaced(("reserved: 40", "reserved: 71")))[0]
+    assert finding.hint == "raise classes.web.limit or lower reserved"
+    assert str(finding).startswith("f.yaml:7: error: classes.web.reserved: 71 slots are reserved, but limit is 70 (")
+
+
+def test_errors_come_first():
+    severities = [one for one, _ in told(replaced(("keep_free: 5", "keep_free: 0"), ("lendable: 20", "lendable: 41")))]
+    assert severities == ["error", "warning"]
+
+
+def test_without_the_server_a_number_is_checked_as_far_as_it_goes():
+    assert told(SOUND, None) == []
+    assert told(replaced(("total: 92", "total: 50")), None)[0] == ("error", "budget.total")
+    assert told(replaced(("total: 92", "total: auto, instances: 1")), None) == [("warning", "budget.total")]
+
+
+def test_a_class_that_can_never_get_a_slot_is_refused():
+    text = replaced(
+        ("reserved: 4, lendable: 2, limit: 40", "limit: 40"),
+        ("reserved: 40, lendable: 20", "reserved: 80, lendable: 0"),
+    )
+    text = text.replace("limit: 70", "limit: 80").replace("reserved: 2, lendable: 1", "reserved: 4, lendable: 0")
+    finding = check(text)[0]
+    assert (finding.severity, finding.key) == (Severity.ERROR, "classes.bulk.limit")
+    assert finding.text.startswith("no slot can ever be given to this class")
+
+
+def test_connections_past_the_proxy_count_against_what_the_server_gives():
+    crowded = ServerFacts(100, 3, 0, external_connections=12)
+    assert told(SOUND, crowded) == [("warning", "budget.total")]
+    assert told(replaced(("total: 92", "total: auto, instances: 1")), crowded) == [("warning", "budget.keep_free")]
+    assert told(replaced(("total: 92", "total: auto, instances: 1"), ("keep_free: 5", "keep_free: 12")), crowded) == []
+
+
+def test_other_instances_are_not_taken_for_strangers():
+    text = replaced(("total: 92", "total: auto, instances: 1"))
+    assert told(text.replace("instances: 1", "instances: 2"), ServerFacts(200, 3, 0, external_connections=90)) == []
+
+
+def test_connections_reserved_for_a_role_are_named():
+    finding = check(SOUND, ServerFacts(100, 3, 10))[0]
+    assert "the server can give 87: 100 max_connections - 3 for superusers - 10 reserved_connections" in finding.text
+
+
+def test_a_limit_of_the_database_is_named():
+    finding = check(SOUND, ServerFacts(100, 3, 0, database_connection_limit=40))[0]
+    assert "the server can give 40: the database's own CONNECTION LIMIT" in finding.text
+
+
+def test_the_pools_that_give_up_first_are_named():
+    finding = check(replaced(("limit: 40", "limit: 40, queue: {timeout: 30s}")))[0]
+    assert "clients may wait 30s" in finding.text
+    for pool in ("Prisma pool_timeout 10s", "SQLAlchemy pool_timeout 30s", "HikariCP connectionTimeout 30s"):
+        assert pool in finding.text
+    assert "Knex" not in finding.text
+    assert "below 10s" in finding.hint
+
+
+def test_the_default_queue_timeout_suits_every_known_pool():
+    config = load_config_text(SOUND, {})
+    assert config.classes["web"].queue.timeout < min(CLIENT_PATIENCE_SECONDS.values())
+
+
+def test_customer_traffic_is_the_most_important_class_that_shares_and_matches_somebody():
+    assert customer_class(load_config_text(SOUND, {})) == "web"
+    only_default = SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {limit: 5}\n"
+    assert customer_class(load_config_text(only_default, {})) is None
+
+
+def test_one_class_alone_has_nobody_to_be_compared_with():
+    text = (
+        SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {reserved: 50, limit: 80}\n"
+    )
+    assert check(text) == []
+
+
+# The users file
+
+
+def users_file(tmp_path, content, mode=0o600):
+    path = tmp_path / "users.txt"
+    path.write_text(content)
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "content", "mode", "expected"),
+    [
+        ("scram", '"web" "pw"', 0o600, None),
+        ("scram", '"web" "pw"', 0o644, ("warning", "every user of this machine can read")),
+        ("scram", "", 0o600, ("error", "names no user")),
+        ("scram", "web pw", 0o600, ("error", "users.txt:1: not a user")),
+        ("scram", '"web" "md5abc"', 0o600, ("warning", "what is stored of web is an md5 hash")),
+        ("md5", '"web" "SCRAM-SHA-256$4096:x$y:z"', 0o600, ("warning", "what is stored of web is a SCRAM verifier")),
+        ("cleartext", '"web" "md5abc"', 0o600, None),
+    ],
+)
+def test_the_users_file_is_read(tmp_path, method, content, mode, expected):
+    path = users_file(tmp_path, content, mode)
+    found = check(replaced(("method: trust", f"method: {method}, users_file: {path}")))
+    if expected is None:
+        assert found == []
+    else:
+        assert found[0].severity.value == expected[0]
+        assert expected[1] in found[0].text
+
+
+def test_cleartext_needs_tls_where_others_can_reach_the_listener(tmp_path):
+    path = users_file(tmp_path, '"web" "pw"')
+    text = replaced(
+        ("auth: {method: trust}", f"listen: {{host: 0.0.0.0}}\nauth: {{method: cleartext, users_file: {path}}}")
+    )
+    assert told(text) == [("warning", "auth.method")]

@@ -74,7 +74,7 @@ class Controller:
         if (
             account.queue.waiters  # a request goes ahead of nobody
             or account.used >= account.limit
-            or account.state is not ClassState.RUNNING
+            or not account.running
         ):
             return False
         if not rule.certainly_fits(account, ledger) and not self._allows_at_once(account, now):
@@ -112,6 +112,8 @@ class Controller:
         decisions = self._serve_waiting(now)
         if waiter.is_waiting and len(account.queue) > account.settings.queue_max:
             decisions += self._turn_away(waiter, account, self._reason_not_to_queue(account), now)
+            # Its mere arrival had the whole reservation held for its class; that may have kept somebody from a slot.
+            decisions += self._serve_waiting(now)
         elif waiter.is_waiting:
             self._timers.watch(waiter, len(self._ledger.waiters))
         return decisions
@@ -183,7 +185,7 @@ class Controller:
         """Pause, drain, reject or resume a class. Holders keep their slots; only rejecting refuses who waits."""
         account = self._ledger.account(class_name)
         account.remember_demand(now)
-        account.state = state
+        account.switch(state)
         if state is ClassState.REJECTING:
             return self.refuse_all_waiting(RefusalReason.CLASS_REJECTING, now, class_name)
         return self._serve_waiting(now)
@@ -319,7 +321,7 @@ class Controller:
 
     @staticmethod
     def _reason_not_to_queue(account: Account) -> RefusalReason:
-        if account.state is not ClassState.RUNNING:
+        if not account.running:
             return RefusalReason.PAUSED
         nobody_may_queue = account.settings.queue_max == 0
         if nobody_may_queue and account.used >= account.limit:
@@ -329,6 +331,6 @@ class Controller:
     @staticmethod
     def _reason_of_the_deadline(waiter: Waiter, account: Account) -> RefusalReason:
         """A paused class decides, and not the patience of its queue; the request's own patience is its own."""
-        if waiter.deadline_reason is RefusalReason.QUEUE_TIMEOUT and account.state is not ClassState.RUNNING:
+        if waiter.deadline_reason is RefusalReason.QUEUE_TIMEOUT and not account.running:
             return RefusalReason.PAUSED
         return waiter.deadline_reason

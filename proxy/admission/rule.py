@@ -24,7 +24,6 @@ Each condition is a function of its own, so that a test can break one and see th
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.admission.classes import ClassState
 from proxy.admission.ledger import Account, Ledger
 
 # The parts
@@ -32,7 +31,7 @@ from proxy.admission.ledger import Account, Ledger
 
 def held_part(account: Account, now: float) -> int:
     """What is held for the class at this moment, whoever else asks."""
-    if account.state is not ClassState.RUNNING:
+    if account.floor == account.reserved or not account.running:
         return account.floor
     if account.counts_its_waiters():
         return account.reserved
@@ -95,17 +94,31 @@ def fits(account: Account, part: int, spoken_for: Commitment, ledger: Ledger) ->
 
 
 class Look:
-    """The commitments at one moment, worked out once and used for every class that asks."""
+    """The commitments at one moment, each worked out once, when it is first needed, for every class that asks."""
 
-    __slots__ = ("accounts", "asking", "floors", "held", "ledger", "now")
+    __slots__ = ("_floors", "_held", "accounts", "asking", "ledger", "now")
 
     def __init__(self, ledger: Ledger, now: float, asking: Account | None = None) -> None:
         self.ledger = ledger
         self.now = now
         self.asking = asking
         self.accounts = list(ledger.all_accounts())
-        self.held = commitment(self.accounts, [self.held_part(one) for one in self.accounts], ledger.headroom)
-        self.floors = commitment(self.accounts, [floor_part(one) for one in self.accounts], ledger.headroom)
+        self._held: Commitment | None = None
+        self._floors: Commitment | None = None
+
+    @property
+    def held(self) -> Commitment:
+        if self._held is None:
+            parts = [self.held_part(one) for one in self.accounts]
+            self._held = commitment(self.accounts, parts, self.ledger.headroom)
+        return self._held
+
+    @property
+    def floors(self) -> Commitment:
+        if self._floors is None:
+            parts = [floor_part(one) for one in self.accounts]
+            self._floors = commitment(self.accounts, parts, self.ledger.headroom)
+        return self._floors
 
     def held_part(self, account: Account) -> int:
         """`asking` has somebody at the door who is not in the queue yet and counts like a waiter."""
@@ -121,7 +134,7 @@ class Look:
 
 
 def is_running(account: Account) -> bool:
-    return account.state is ClassState.RUNNING
+    return account.running
 
 
 def is_below_its_limit(account: Account) -> bool:

@@ -9,6 +9,7 @@ when they outnumber the live ones.
 
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 
 from proxy.admission.queues import Waiter
 
@@ -34,6 +35,8 @@ class WaitTimers:
         `waiting` is how many clients are watched and wait; what the heap holds beyond twice that is swept.
         """
         at = waiter.deadline if waiter.notify_at is None else waiter.notify_at
+        if at == inf:
+            return  # waits for as long as it takes, and was told so if it was to be told
         heappush(self._heap, (at, next(self._tie_breaker), waiter))
         if len(self._heap) > SMALLEST_HEAP_TO_SWEEP and len(self._heap) > 2 * waiting:
             self._sweep()

@@ -1,0 +1,382 @@
+"""The property machine: random operations over drawn configurations, checked at every step.
+
+Two kinds of checks, so that neither is blind where the other is: every decision is compared with the naive reference,
+and what the design says follows from the rule is asserted by itself, in words of counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
+from proxy.admission.controller import Controller
+from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse
+from proxy.admission.ledger import DoubleRelease, DoubleRequest
+from tests.admission.reference import Event, Granted, Noticed, Reference, ReferenceClass, Refused
+
+# Moments are multiples of this, so that no drawn moment falls beside a moment of decay by rounding alone.
+TICK = 1 / 64
+JUST_BEFORE = 1e-6
+NAMES = ("web", "bulk", "admin", "cron")
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> BudgetSettings:
+    """Settings that hold: reservations and headroom fit into the total."""
+    total = left = draw(st.integers(1, 10))
+    classes = []
+    for name in NAMES[: draw(st.integers(1, len(NAMES)))]:
+        limit = draw(st.integers(1, 10))
+        reserved = draw(st.integers(0, min(limit, left)))
+        left -= reserved
+        classes.append(draw(class_settings(name, limit, reserved)))
+    headroom_for = draw(st.sets(st.sampled_from([one.name for one in classes])))
+    headroom = draw(st.integers(0, left)) if headroom_for else 0
+    return BudgetSettings(total, headroom, frozenset(headroom_for), tuple(classes))
+
+
+@st.composite
+def class_settings(draw: st.DrawFn, name: str, limit: int, reserved: int) -> ClassSettings:
+    return ClassSettings(
+        name,
+        limit=limit,
+        reserved=reserved,
+        lendable=draw(st.integers(0, reserved)),
+        priority=draw(st.integers(0, 2)),
+        weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
+        queue_max=draw(st.sampled_from([0, 1, 3, 50, 50])),
+        queue_timeout_seconds=draw(st.sampled_from([1.0, 6.0, inf])),
+        pinned_limit=draw(st.one_of(st.none(), st.integers(0, min(2, limit)))),
+        lend_memory_seconds=draw(st.sampled_from([0.0, 1.0, 4.0])),
+        notify_after_seconds=draw(st.sampled_from([0.5, 5.0])),
+    )
+
+
+def as_events(decisions: Sequence[Decision]) -> list[Event]:
+    events: list[Event] = []
+    for decision in decisions:
+        if isinstance(decision, Grant):
+            events.append(Granted(decision.client, decision.class_name, decision.borrowed))
+        elif isinstance(decision, Refuse):
+            events.append(Refused(decision.client, decision.class_name, decision.reason))
+        else:
+            events.append(Noticed(decision.client, decision.class_name))
+    return events
+
+
+def in_comparable_order(events: Sequence[Event]) -> tuple[list[Event], list[str]]:
+    """Grants in their order; refusals and notices of one moment in any."""
+    grants = [event for event in events if isinstance(event, Granted)]
+    return list(grants), sorted(repr(event) for event in events if not isinstance(event, Granted))
+
+
+class AdmissionMachine(RuleBasedStateMachine):
+    """Every command goes to the core and to the reference, and both must decide the same."""
+
+    @initialize(settings=budgets())
+    def start(self, settings: BudgetSettings) -> None:
+        assert settings.validate() == []
+        self.now = 0.0
+        self.core = Controller(settings, now=0.0)
+        self.reference = Reference(settings, 0.0)
+        self.reference.before_grant = self.check_grant
+        self.clients = 0
+        # Whether everybody was looked at when the last command came: nobody may wait for a free slot then.
+        self.settled = True
+        # Whether floors and headroom fit into the budget beside what is in use.
+        self.promises_fit = True
+
+    # Asking
+
+    @rule(
+        data=st.data(),
+        flow=st.integers(0, 2),
+        unbounded=st.sampled_from([False, False, False, True]),
+        timeout=st.sampled_from([None, None, 2.0]),
+        at_once=st.booleans(),
+    )
+    def asks(self, data: st.DataObject, flow: int, unbounded: bool, timeout: float | None, at_once: bool) -> None:
+        self.ask(self.a_class(data), flow, unbounded, timeout, at_once)
+
+    @rule(data=st.data(), clients=st.integers(2, 6))
+    def flood(self, data: st.DataObject, clients: int) -> None:
+        name = self.a_class(data)
+        for flow in range(clients):
+            self.ask(name, flow, False, None, at_once=True)
+
+    def ask(self, name: str, flow: int, unbounded: bool, timeout: float | None, at_once: bool) -> None:
+        self.clients += 1
+        client = ClientId(self.clients)
+        c = self.reference.classes[name]
+        self.reference.at(self.now)
+        owed = not unbounded and self.is_owed_a_slot_at_once(c)
+        if at_once and not unbounded and self.granted_at_once(client, name):
+            return
+        decisions = self.core.request(
+            client, name, flow=flow, now=self.now, unbounded=unbounded, timeout_seconds=timeout
+        )
+        assert not owed or any(isinstance(one, Grant) and one.client == client for one in decisions), (
+            "a class below its held part waits although no more is committed than there is"
+        )
+        self.compare(decisions, self.reference.request(client, name, flow, unbounded, timeout))
+        self.settled = not c.retired and c.state is not ClassState.REJECTING
+
+    def is_owed_a_slot_at_once(self, c: ReferenceClass) -> bool:
+        """Below its held part on arrival, while `committed` is within the budget."""
+        helds = self.reference.helds(self.now)
+        within = self.reference.committed(self.reference.uses(), helds) <= self.reference.total
+        return within and c.running and c.u < min(c.limit, helds[c.name]) and not c.waiters
+
+    def granted_at_once(self, client: ClientId, name: str) -> bool:
+        """`try_grant` may say yes only where `request` would grant this client and nobody else."""
+        nobody_waits = not any(one.waiters for one in self.reference.all())
+        granted = self.core.try_grant(client, name, self.now)
+        would_be = self.reference.twin().request(client, name, 0, False, None)
+        only_this = [(type(one), one.client) for one in would_be] == [(Granted, client)]
+        assert only_this or not granted, "granted at once what the rule refuses, or ahead of somebody"
+        assert granted or not (only_this and nobody_waits), "nobody waits, and a free slot is not granted at once"
+        if granted:
+            self.reference.request(client, name, 0, False, None)
+        return granted
+
+    # Giving back
+
+    @precondition(lambda self: self.core.in_use)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def release(self, data: st.DataObject, count: int) -> None:
+        for _ in range(min(count, self.core.in_use)):
+            client = data.draw(st.sampled_from(self.holders()))
+            self.give(self.core.release, self.reference.release, client)
+
+    @precondition(lambda self: self.core.waiting)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.waiters()))
+        self.give(self.core.leave, self.reference.leave, client)
+
+    @rule(data=st.data())
+    def do_what_is_wrong(self, data: st.DataObject) -> None:
+        stranger = ClientId(-1)
+        assert self.core.leave(stranger, self.now) == ()
+        with pytest.raises(DoubleRelease):
+            self.core.release(stranger, self.now)
+        if known := self.holders() + self.waiters():
+            client, name = data.draw(st.sampled_from(known)), self.a_class(data)
+            with pytest.raises(DoubleRequest):
+                self.core.request(client, name, flow=0, now=self.now)
+
+    # Time
+
+    @rule(ticks=st.sampled_from([1, 16, 64, 200, 1000]))
+    def time_passes(self, ticks: int) -> None:
+        """Late wake-ups too: commands may come when something has been due for long."""
+        self.now += ticks * TICK
+
+    @rule(ticks=st.sampled_from([1, 16, 64, 200, 1000]))
+    def time_passes_with_wakeups(self, ticks: int) -> None:
+        until = self.now + ticks * TICK
+        while (at := self.core.next_wakeup_at()) is not None and at <= until:
+            self.now = max(self.now, at)
+            self.advance()
+        self.now = until
+        self.advance()
+
+    @rule()
+    def advance(self) -> None:
+        self.give(self.core.advance, self.reference.advance)
+        next_wakeup_at = self.core.next_wakeup_at()
+        assert next_wakeup_at is None or next_wakeup_at > self.now, "a timer set for this would spin"
+
+    @rule(ticks=st.integers(0, 500))
+    def look(self, ticks: int) -> None:
+        """Looking changes nothing, also when it is done for a later moment."""
+        self.core.snapshot(self.now + ticks * TICK)
+        self.core.next_wakeup_at()
+
+    # Unbounded holds
+
+    @precondition(lambda self: self.core.in_use)
+    @rule(data=st.data(), asked=st.booleans())
+    def pin(self, data: st.DataObject, asked: bool) -> None:
+        client = data.draw(st.sampled_from(self.holders()))
+        c = self.reference.holder(client)
+        self.reference.at(self.now)
+        before = c.holders[client]
+        allowed = self.reference.pin(client, asked=asked)
+        self.settled = False
+        if not asked:
+            self.core.note_pinned(client, self.now)
+            return
+        assert (self.core.request_pin(client, self.now) is None) is allowed
+        if allowed and not before:
+            self.check_unbounded(c, self.reference.uses())
+
+    @precondition(lambda self: self.core.in_use)
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.holders()))
+        self.give(self.core.unpin, self.reference.unpin, client)
+
+    # Orders
+
+    @rule(data=st.data(), state=st.sampled_from(list(ClassState)))
+    def switch(self, data: st.DataObject, state: ClassState) -> None:
+        self.give(self.core.set_state, self.reference.set_state, self.a_class(data), state)
+
+    @rule()
+    def resume_all(self) -> None:
+        for name in list(self.reference.classes):
+            self.give(self.core.set_state, self.reference.set_state, name, ClassState.RUNNING)
+
+    @rule(data=st.data(), limit=st.sampled_from([None, None, 0, 1, 3]))
+    def adapt(self, data: st.DataObject, limit: int | None) -> None:
+        self.promises_fit = False
+        self.give(self.core.set_adaptive_limit, self.reference.set_adaptive_limit, self.a_class(data), limit)
+
+    @rule(data=st.data(), total=st.one_of(st.none(), st.integers(0, 10)))
+    def reload(self, data: st.DataObject, total: int | None) -> None:
+        """Other settings, or the same with another total that the promises may not fit into."""
+        settings = data.draw(budgets()) if total is None else replace(self.core.settings, total=total)
+        self.promises_fit = False
+        self.give(self.core.reconfigure, self.reference.reconfigure, settings)
+
+    @rule(data=st.data(), everywhere=st.booleans())
+    def refuse_all(self, data: st.DataObject, everywhere: bool) -> None:
+        name = None if everywhere else self.a_class(data)
+        classes = list(self.reference.all()) if name is None else [self.reference.classes[name]]
+        self.reference.at(self.now)
+        decisions = self.core.refuse_all_waiting(RefusalReason.SHUTTING_DOWN, self.now, name)
+        self.compare(decisions, self.reference.refuse_all(classes, RefusalReason.SHUTTING_DOWN))
+
+    # What must hold at every grant
+
+    def check_grant(self, c: ReferenceClass, unbounded: bool) -> None:
+        """The counts are still those before the grant."""
+        reference = self.reference
+        assert reference.in_use() + 1 <= reference.total, "a slot above the budget"
+        after = reference.uses() | {c.name: c.u + 1}
+        if unbounded:
+            self.check_unbounded(c, after)
+        self.check_outsider(c, after)
+        self.check_owners_first(c)
+
+    def check_outsider(self, c: ReferenceClass, after: dict[str, int]) -> None:
+        """Beyond its floor an outsider leaves the headroom free, whatever its classes have used of it or not."""
+        reference = self.reference
+        if reference.takes_headroom(c) or c.u < c.floor:
+            return
+        outside = sum(max(after[one.name], one.floor) for one in reference.all() if not reference.takes_headroom(one))
+        inside = sum(one.floor for one in reference.all() if reference.takes_headroom(one))
+        assert outside + inside + reference.headroom <= reference.total, "an outsider took headroom"
+
+    def check_owners_first(self, c: ReferenceClass) -> None:
+        """A slot beyond the reservation is granted only while no class waits for slots of its own."""
+        reference = self.reference
+        excess = reference.headroom_used(reference.uses(), reference.floors())
+        takes_headroom = reference.takes_headroom(c) and excess < reference.headroom
+        if c.u < c.r or takes_headroom:
+            return
+        owners = [one for one in reference.all() if one.w and one.u < one.r and not self.waits_for_itself(one)]
+        assert not owners, f"{c.name} takes a slot while {[one.name for one in owners]} wait for their own"
+
+    def check_unbounded(self, c: ReferenceClass, after: dict[str, int]) -> None:
+        """Beyond its own reservation an unbounded hold stands on what nobody has reserved, or on the headroom."""
+        reference = self.reference
+        excess = reference.headroom_used(after, {one.name: one.r for one in reference.all()} | {c.name: c.floor})
+        takes_headroom = reference.takes_headroom(c) and excess <= reference.headroom
+        if after[c.name] > c.r and not takes_headroom:
+            spoken_for = sum(max(after[one.name], one.r) for one in reference.all())
+            assert spoken_for <= reference.total, "an unbounded hold stands on a lent slot"
+
+    @staticmethod
+    def waits_for_itself(c: ReferenceClass) -> bool:
+        """The next in turn asks for a hold without end, or the class owes a slot: it borrows nothing from anybody."""
+        return bool(c.debt) or c.head().unbounded
+
+    # What must hold always
+
+    @invariant()
+    def nobody_waits_for_a_free_slot(self) -> None:
+        """Neither now nor before the next wake-up."""
+        if not self.settled:
+            return
+        now = self.reference.now
+        assert not self.reference.eligible(now), "somebody waits for a slot that is free"
+        wakeup_at = self.core.next_wakeup_at()
+        just_before = now + 1000.0 if wakeup_at is None else wakeup_at - JUST_BEFORE
+        if just_before > now:
+            assert not self.reference.eligible(just_before), "somebody becomes eligible, and no wake-up is set for it"
+
+    @invariant()
+    def floors_and_headroom_stand(self) -> None:
+        """Once the promises fit they fit for good: grants never break them, only a change of the numbers can."""
+        reference = self.reference
+        fit = reference.committed(reference.uses(), reference.floors()) <= reference.total
+        assert fit or not self.promises_fit, "grants broke the floors or the headroom"
+        self.promises_fit = fit
+
+    @invariant()
+    def nobody_below_a_floor_or_in_the_headroom_waits(self) -> None:
+        reference = self.reference
+        if not self.promises_fit:
+            return
+        headroom_left = reference.headroom - reference.headroom_used(reference.uses(), reference.floors())
+        for c in reference.all():
+            if not c.w or c.head().unbounded or c.debt:
+                continue
+            assert c.u >= c.floor, f"{c.name} waits below its floor"
+            assert not (reference.takes_headroom(c) and headroom_left > 0), f"{c.name} waits while headroom is left"
+
+    @invariant()
+    def the_counts_agree(self) -> None:
+        snapshot = self.core.snapshot(self.now)
+        assert snapshot.in_use == sum(one.used for one in snapshot.classes) == self.reference.in_use()
+        for one in snapshot.classes:
+            c = self.reference.classes[one.name]
+            assert (one.used, one.pinned, one.pinned_debt, one.waiting) == (c.u, c.pinned, c.debt, len(c.waiters))
+            assert (one.reserved, one.floor, one.limit) == (c.r, c.floor, c.limit)
+            assert one.held == self.reference.held(c, self.now)
+
+    def teardown(self) -> None:
+        """No waiter is lost: when everybody gives back, whoever may ever be served is, within its patience."""
+        if not hasattr(self, "core"):
+            return
+        for name in list(self.reference.classes):
+            self.give(self.core.set_adaptive_limit, self.reference.set_adaptive_limit, name, None)
+            self.give(self.core.set_state, self.reference.set_state, name, ClassState.RUNNING)
+        while holders := self.holders():
+            for client in holders:
+                self.give(self.core.release, self.reference.release, client)
+        for c in self.reference.all():
+            stuck = c.waiters and c.head().unbounded and not c.pinned_limit
+            assert c.floor < 1 or not c.waiters or stuck, f"{c.name} has a floor and makes no progress"
+
+    # Inside
+
+    def give(
+        self, command: Callable[..., Sequence[Decision]], expected: Callable[..., list[Event]], *arguments: object
+    ) -> None:
+        """The same command to the core and to the reference."""
+        self.reference.at(self.now)
+        decisions = command(*arguments, self.now)
+        self.compare(decisions, expected(*arguments))
+
+    def compare(self, decisions: Sequence[Decision], events: Sequence[Event]) -> None:
+        assert in_comparable_order(as_events(decisions)) == in_comparable_order(events)
+        for decision in decisions:
+            assert decision.waited_seconds >= 0.0
+            assert not isinstance(decision, Refuse) or 50 <= decision.retry_after_ms <= 5000
+        self.settled = True
+
+    def a_class(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(list(self.reference.classes)))
+
+    def holders(self) -> list[ClientId]:
+        return [client for c in self.reference.all() for client in c.holders]
+
+    def waiters(self) -> list[ClientId]:
+        return [waiter.client for c in self.reference.all() for waiter in c.waiters]

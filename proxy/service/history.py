@@ -1,0 +1,82 @@
+"""The last minutes in small samples: what the live page draws, and how much clients ask again.
+
+Owns: a ring of samples, and the ratio computed over its end.
+Does not know: the clock (time is an argument), who takes the samples, how they are drawn.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.service.view import ProcessView
+
+SAMPLE_EVERY_SECONDS = 2.0
+KEPT_SAMPLES = 300  # ten minutes
+AMPLIFICATION_OVER_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSample:
+    """One class at one moment; admitted and refused are counted since the start of the process."""
+
+    used: int
+    waiting: int
+    admitted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Connections of the whole process and of each class at `at` (Unix seconds)."""
+
+    at: float
+    server_total: int
+    server_active: int
+    server_idle: int
+    waiting: int
+    classes: Mapping[str, ClassSample]
+
+
+class History:
+    """Append with `observe`; the oldest sample falls out."""
+
+    def __init__(self, kept_samples: int = KEPT_SAMPLES) -> None:
+        self._samples: deque[Sample] = deque(maxlen=kept_samples)
+
+    def observe(self, view: ProcessView, at: float) -> None:
+        self._samples.append(take_sample(view, at))
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(self._samples)
+
+    def retry_amplification(self, class_name: str) -> float:
+        """How often a slot was asked for per admission in the last minute; 1.0 says nobody was sent away.
+
+        With refusals and no admission at all it is one more than the number of refusals: it grows and stays finite.
+        """
+        recent = self._class_samples_of_last_minute(class_name)
+        if len(recent) < 2:
+            return 1.0
+        admitted = recent[-1].admitted - recent[0].admitted
+        refused = recent[-1].refused - recent[0].refused
+        return 1.0 + refused / max(1, admitted)
+
+    def _class_samples_of_last_minute(self, class_name: str) -> list[ClassSample]:
+        if not self._samples:
+            return []
+        since = self._samples[-1].at - AMPLIFICATION_OVER_SECONDS
+        return [s.classes[class_name] for s in self._samples if s.at >= since and class_name in s.classes]
+
+
+def take_sample(view: ProcessView, at: float) -> Sample:
+    """Read the view once, now."""
+    servers = view.server_connection_counts()
+    outside = view.refusals_outside_queue()
+    classes = {}
+    snapshot = view.snapshot()
+    for reading in snapshot.classes:
+        name = reading.name
+        refused = sum(reading.refusals.values()) + sum(n for (owner, _), n in outside.items() if owner == name)
+        classes[name] = ClassSample(reading.used, reading.waiting, sum(reading.admissions.values()), refused)
+    # Dialling and closing ones are open on the server: they are in the total and are neither active nor idle.
+    return Sample(at, servers.total, servers.in_use, servers.idle, snapshot.waiting, classes)

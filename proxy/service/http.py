@@ -1,0 +1,209 @@
+"""The HTTP surface: metrics, probes, status, the live page, and the switch that stops a class.
+
+Owns: the routes, who may use the switch, what an answer looks like, the audit line of every switch.
+Does not know: how the proxy works; it reads and orders through `ProcessView` only.
+
+The caller keeps the event loop free of other threads: the view is read on the loop that serves the queries.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+
+import structlog
+from aiohttp import web
+
+from proxy.service.history import SAMPLE_EVERY_SECONDS, History
+from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
+from proxy.service.page import page_with_headers
+from proxy.service.status import history_document, status_document, switch_document
+from proxy.service.switch_request import BadSwitch, is_foreign_page, parse_switch
+from proxy.service.view import ProcessView, SwitchRefused
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_BODY_BYTES = 4096
+log = structlog.get_logger("pgheadroom.http")
+
+
+class SwitchesFrom(StrEnum):
+    """Who may pause and resume: whoever runs commands on this machine, or everybody who reaches the port."""
+
+    LOOPBACK = "loopback"
+    ANYWHERE = "anywhere"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Where to listen. `trusted_hosts` are the names under which people open the page, besides addresses."""
+
+    host: str = "127.0.0.1"
+    port: int = 9432
+    switches_from: SwitchesFrom = SwitchesFrom.LOOPBACK
+    trusted_hosts: frozenset[str] = frozenset()
+
+
+class HttpServer:
+    """Serves the view from the running loop. `start` once, `stop` once; stopping lets running answers finish."""
+
+    def __init__(self, view: ProcessView, settings: HttpSettings) -> None:
+        self._settings = settings
+        # Signals are the process's own business, and an access line per scrape is noise.
+        self._runner = web.AppRunner(
+            build_application(view, settings), handle_signals=False, access_log=None, shutdown_timeout=1.0
+        )
+
+    async def start(self) -> int:
+        """Listen; returns the port, which matters where the settings say 0. Raises OSError where that fails."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        port: int = self._runner.addresses[0][1]
+        log.info("http_listening", host=self._settings.host, port=port)
+        return port
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+
+def build_application(view: ProcessView, settings: HttpSettings) -> web.Application:
+    """The aiohttp application; the tests use it without a socket of ours."""
+    surface = _Surface(view, settings, History())
+    application = web.Application(middlewares=[_errors_in_words], client_max_size=MAX_BODY_BYTES)
+    application.cleanup_ctx.append(surface.keep_history)
+    application.add_routes(
+        [
+            web.get("/", surface.page),
+            web.get("/metrics", surface.metrics),
+            web.get("/healthz", surface.healthz),
+            web.get("/readyz", surface.readyz),
+            web.get("/status", surface.status),
+            web.get("/history", surface.history),
+            web.post("/classes/{name}/{order:pause|resume}", surface.switch),
+        ]
+    )
+    return application
+
+
+class _Surface:
+    """The handlers, and the samples of the last minutes."""
+
+    def __init__(self, view: ProcessView, settings: HttpSettings, history: History) -> None:
+        self._view = view
+        self._settings = settings
+        self._history = history
+        self._collector = PgheadroomCollector(view, history)
+        self._process = process_registry()
+
+    async def keep_history(self, _: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._sample(), name="http-history")
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _sample(self) -> None:
+        while True:
+            try:
+                self._history.observe(self._view, at=time.time())
+            except Exception:
+                log.exception("history_sample_failed")
+            await asyncio.sleep(SAMPLE_EVERY_SECONDS)
+
+    async def page(self, _: web.Request) -> web.Response:
+        text, headers = page_with_headers()
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        body = await render(self._collector, self._process)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Alive: the event loop answers. Nothing more, or a lost database would restart the proxy in a circle."""
+        return web.Response(text="alive\n")
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        ready, sentence = self._view.ready()
+        return web.Response(text=f"{sentence}\n", status=200 if ready else 503)
+
+    async def status(self, request: web.Request) -> web.Response:
+        document = status_document(self._view, self._history, now=time.time())
+        document["switches_allowed"] = self._may_switch(request)
+        return _json(document)
+
+    async def history(self, _: web.Request) -> web.Response:
+        return _json(history_document(self._history))
+
+    async def switch(self, request: web.Request) -> web.Response:
+        class_name, order_name = request.match_info["name"], request.match_info["order"]
+        audit = log.bind(class_name=class_name, order=order_name, remote=request.remote)
+        refusal = self._why_not(request)
+        if refusal is not None:
+            audit.warning("switch_refused", why=refusal)
+            return _error(403, refusal)
+        try:
+            wanted = parse_switch(request.content_type, await request.read())
+        except BadSwitch as problem:
+            return _error(problem.status, str(problem))
+        order = self._view.order_pause if order_name == "pause" else self._view.order_resume
+        try:
+            switch = order(class_name, by=wanted.by, reason=wanted.reason)
+        except SwitchRefused as problem:
+            audit.warning("switch_refused", by=wanted.by, why=str(problem))
+            return _error(404, str(problem))
+        audit.warning("switch", state=switch.state.value, by=switch.by, reason=switch.reason)
+        return _json(switch_document(switch))
+
+    def _may_switch(self, request: web.Request) -> bool:
+        return self._why_not(request) is None
+
+    def _why_not(self, request: web.Request) -> str | None:
+        if self._settings.switches_from is SwitchesFrom.LOOPBACK and not _is_loopback(request.remote):
+            return (
+                "pause and resume are taken from this machine only: run `pgheadroom pause` where the proxy runs, "
+                "or set http.switches_from to anywhere"
+            )
+        if is_foreign_page(request.headers.get("Origin"), request.headers.get("Host"), self._settings.trusted_hosts):
+            return "this order comes from a page of another site"
+        return None
+
+
+def _is_loopback(remote: str | None) -> bool:
+    try:
+        return remote is not None and ip_address(remote).is_loopback
+    except ValueError:
+        return False
+
+
+@web.middleware
+async def _errors_in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error leaves as {"error": sentence}; the page and the commands show the sentence as it is."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return _error(404, f"there is nothing at {request.path}; see /, /status, /history, /metrics, /healthz, /readyz")
+    except web.HTTPMethodNotAllowed as refused:
+        return _error(405, f"{request.path} takes {' or '.join(sorted(refused.allowed_methods))}")
+    except web.HTTPRequestEntityTooLarge:
+        return _error(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+    except web.HTTPException as other:
+        return _error(other.status, other.reason)
+    except Exception:
+        log.exception("http_request_failed", path=request.path)
+        return _error(500, "this is an error of pgheadroom itself; its log has the details")
+
+
+def _json(document: dict[str, object], status: int = 200) -> web.Response:
+    return web.json_response(document, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    return _json({"error": sentence}, status)

@@ -1,0 +1,299 @@
+"""What Prometheus sees: every metric, its help text and its labels, read from the view when it is scraped.
+
+Owns: metric names, help texts, label sets; the text exposition, written in small steps.
+Does not know: how anything is counted. Nothing is kept here: there is no second number that could disagree.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from proxy import __version__
+from proxy.admission.classes import ClassState
+from proxy.admission.decisions import RefusalReason
+from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.history import History
+from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names
+from proxy.session.histogram import Histogram
+from proxy.session.measures import Measures
+
+PREFIX = "pgheadroom_"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Gauges whose one label is `class`: name, help, how it is read.
+CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
+    ("class_reserved_slots", "Slots reserved for the class, as far as the budget allows now.", lambda c: c.reserved),
+    ("class_limit_slots", "The most slots the class may use (limit).", lambda c: c.limit),
+    (
+        "class_adaptive_limit_slots",
+        "The limit in force now; below class_limit_slots while the class is held back.",
+        lambda c: c.limit if c.adaptive_limit is None else min(c.limit, c.adaptive_limit),
+    ),
+    ("class_held_slots", "Slots kept for the class now: its reservation less what it lends.", lambda c: c.held),
+    ("class_used_slots", "Slots the class uses now, from dialling until closing is over.", lambda c: c.used),
+    ("class_borrowed_slots", "Slots the class uses beyond its reservation.", lambda c: c.borrowed),
+    ("class_lent_slots", "Idle slots of the reservation that others use now.", lambda c: c.lent),
+    ("class_pinned_slots", "Used slots tied to one client by its session state.", lambda c: c.pinned),
+    ("class_waiting_clients", "Clients in the queue of the class.", lambda c: c.waiting),
+    (
+        "class_oldest_wait_seconds",
+        "How long the oldest client in the queue has waited; 0 with an empty queue.",
+        lambda c: c.oldest_wait_seconds,
+    ),
+    (
+        "class_paused",
+        "1 while the class gets no new slots: paused, draining or rejecting.",
+        lambda c: float(c.state is not ClassState.RUNNING),
+    ),
+)
+
+# Counters without labels: name, help, how it is read.
+PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
+    ("logins", "Clients that logged in.", lambda m: m.logins),
+    ("login_timeouts", "Clients that did not finish their login in time.", lambda m: m.login_timeouts),
+    ("dials", "Server connections dialled.", lambda m: m.dials),
+    ("dial_failures", "Server connections that could not be opened.", lambda m: m.dial_failures),
+    (
+        "dial_retries",
+        'Times the server said "too many connections" and was asked again; clients never see it.',
+        lambda m: m.dial_retries,
+    ),
+    (
+        "parameters_reapplied",
+        "Session parameters set again on another server connection.",
+        lambda m: m.parameters_reapplied,
+    ),
+    (
+        "parameters_failed",
+        "Session parameters the server refused when they were set again.",
+        lambda m: m.parameters_failed,
+    ),
+    ("crashes", "Errors of our own; each ended one connection and left a traceback in the log.", lambda m: m.crashes),
+)
+
+# Counters with one label: name, help, label, how it is read.
+LABELLED_COUNTERS: tuple[tuple[str, str, str, Callable[[Measures], Mapping[str, int]]], ...] = (
+    ("protocol_violations", "Peers that broke the protocol.", "side", lambda m: m.protocol_violations),
+    ("login_failures", "Logins refused, by SQLSTATE.", "sqlstate", lambda m: m.login_failures),
+    (
+        "server_connections_lost",
+        "Server connections that ended by themselves; the loss of an idle one no client notices.",
+        "state",
+        lambda m: {"linked": m.servers_lost_linked, "idle": m.servers_lost_idle},
+    ),
+    (
+        "cancels",
+        "Cancel requests: forwarded to the server, answered for a waiting client, or with an unknown key.",
+        "outcome",
+        lambda m: {"forwarded": m.cancels_forwarded, "waiting": m.cancels_of_waiting, "unknown": m.cancels_unknown},
+    ),
+)
+
+
+class PgheadroomCollector(Collector):
+    """All metrics of one process. `collect` reads one moment; it must be called where the view may be read."""
+
+    def __init__(self, view: ProcessView, history: History) -> None:
+        self._view = view
+        self._history = history
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._view.snapshot()
+        yield from _budget(snapshot)
+        yield from _class_gauges(snapshot)
+        yield from self._class_counters(snapshot)
+        yield from _histograms(snapshot, self._view.measures())
+        yield from self._connections()
+        yield from _session_counters(self._view.measures())
+        yield from self._about()
+
+    def _class_counters(self, snapshot: Snapshot) -> Iterator[Metric]:
+        yield _admissions(snapshot)
+        yield _refusals(snapshot, self._view.refusals_outside_queue())
+        amplification = GaugeMetricFamily(
+            f"{PREFIX}retry_amplification",
+            "Requests for a slot per admission over the last minute; 1 says nobody was sent away.",
+            labels=["class"],
+        )
+        for reading in snapshot.classes:
+            name = reading.name
+            amplification.add_metric([name], self._history.retry_amplification(name))
+        yield amplification
+
+    def _connections(self) -> Iterator[Metric]:
+        clients = GaugeMetricFamily(
+            f"{PREFIX}client_connections",
+            'Client connections by state: idle, waiting, linked. Rare application names are added up as "other".',
+            labels=["class", "application_name", "state"],
+        )
+        for key, count in fold_names(self._view.client_counts()).items():
+            clients.add_metric(list(key), count)
+        yield clients
+        yield _server_connections(self._view.server_connection_counts())
+        yield from _server_facts(self._view)
+
+    def _about(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            f"{PREFIX}unmatched_clients",
+            "Clients that matched no class and fell into the default one.",
+            value=self._view.unmatched().clients_total,
+        )
+        ready, _ = self._view.ready()
+        yield GaugeMetricFamily(f"{PREFIX}ready", "1 while new clients are served.", value=float(ready))
+        yield InfoMetricFamily(
+            f"{PREFIX}config",
+            "The configuration in force and the version that runs it.",
+            value={"hash": self._view.config_hash, "version": __version__},
+        )
+
+
+def _budget(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(f"{PREFIX}budget_slots", "All slots: the most server connections.", value=snapshot.total)
+    yield GaugeMetricFamily(f"{PREFIX}used_slots", "Slots in use by all classes.", value=snapshot.in_use)
+    yield GaugeMetricFamily(f"{PREFIX}headroom_slots", "Slots only some classes may use.", value=snapshot.headroom)
+    yield GaugeMetricFamily(f"{PREFIX}headroom_left_slots", "Headroom not in use now.", value=snapshot.headroom_left)
+
+
+def _class_gauges(snapshot: Snapshot) -> Iterator[Metric]:
+    for name, text, read in CLASS_GAUGES:
+        gauge = GaugeMetricFamily(f"{PREFIX}{name}", text, labels=["class"])
+        for reading in snapshot.classes:
+            gauge.add_metric([reading.name], read(reading))
+        yield gauge
+
+
+def _admissions(snapshot: Snapshot) -> Metric:
+    family = CounterMetricFamily(
+        f"{PREFIX}class_admissions",
+        "Slots granted; queued: after a wait; borrowed: beyond the reservation.",
+        labels=["class", "queued", "borrowed"],
+    )
+    for reading in snapshot.classes:
+        for queued, borrowed in ((False, False), (False, True), (True, False), (True, True)):
+            labels = [reading.name, _yes_no(queued), _yes_no(borrowed)]
+            family.add_metric(labels, reading.admissions.get((queued, borrowed), 0))
+    return family
+
+
+def _refusals(snapshot: Snapshot, outside_queue: Mapping[tuple[str, str], int]) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}class_refusals", "Refusals by reason.", labels=["class", "reason"])
+    # Every reason of every class from the start: rate() cannot see a series that appears with its first refusal.
+    for reading in snapshot.classes:
+        for reason in RefusalReason:
+            count = reading.refusals.get(reason, 0) + outside_queue.get((reading.name, reason.value), 0)
+            family.add_metric([reading.name, reason.value], count)
+    return family
+
+
+def _histograms(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:
+    wait = _histogram_family("class_wait_seconds", "Time from asking for a slot to the answer.", "outcome")
+    hold = _histogram_family("class_hold_seconds", "Time a slot was held without a break.")
+    transaction = _histogram_family(
+        "class_transaction_seconds",
+        "From asking for a slot to the end of the transaction, the wait included: what an application sees.",
+    )
+    for reading in snapshot.classes:
+        name, own = reading.name, measures.of(reading.name)
+        for outcome, histogram in (
+            ("granted", own.wait_granted),
+            ("refused", own.wait_refused),
+            ("left", own.wait_left),
+        ):
+            wait.add_metric([name, outcome], _cumulative(histogram), histogram.sum)
+        hold.add_metric([name], _cumulative(own.hold), own.hold.sum)
+        transaction.add_metric([name], _cumulative(own.transaction), own.transaction.sum)
+    yield from (wait, hold, transaction)
+
+
+def _histogram_family(name: str, text: str, *more_labels: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"{PREFIX}{name}", text, labels=["class", *more_labels])
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    """Buckets as Prometheus wants them: each holds all smaller ones, the last is +Inf."""
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets
+
+
+def _server_connections(counts: ServerConnectionCounts) -> Metric:
+    family = GaugeMetricFamily(
+        f"{PREFIX}server_connections",
+        "Server connections by state: dialling, in_use, idle, closing. Their sum is what the server sees of us.",
+        labels=["state"],
+    )
+    for state, count in zip(("dialling", "in_use", "idle", "closing"), astuple(counts), strict=True):
+        family.add_metric([state], count)
+    return family
+
+
+def _server_facts(view: ProcessView) -> Iterator[Metric]:
+    """Facts the server has to tell: without a sample while it has not told them, rather than a zero that would lie."""
+    external = GaugeMetricFamily(
+        f"{PREFIX}external_connections", "Connections on the server that are not ours.", labels=[]
+    )
+    if (count := view.external_connections()) is not None:
+        external.add_metric([], count)
+    yield external
+    maximum = GaugeMetricFamily(f"{PREFIX}server_max_connections", "max_connections of the server.", labels=[])
+    if (count := view.server_max_connections()) is not None:
+        maximum.add_metric([], count)
+    yield maximum
+
+
+def _session_counters(measures: Measures) -> Iterator[Metric]:
+    for name, text, read in PLAIN_COUNTERS:
+        yield CounterMetricFamily(f"{PREFIX}{name}", text, value=read(measures))
+    for name, text, label, read_by_label in LABELLED_COUNTERS:
+        family = CounterMetricFamily(f"{PREFIX}{name}", text, labels=[label])
+        for value, count in read_by_label(measures).items():
+            family.add_metric([value], count)
+        yield family
+    pins = CounterMetricFamily(
+        f"{PREFIX}class_pins", "Slots tied to a client, by what did it.", labels=["class", "reason"]
+    )
+    for (class_name, reason), count in measures.pins.items():
+        pins.add_metric([class_name, reason], count)
+    yield pins
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+class _OneFamily(Collector):
+    """Lets `generate_latest` write one metric family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def process_registry() -> CollectorRegistry:
+    """CPU, memory and descriptors of this process under the names every exporter uses."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
+
+
+async def render(collector: PgheadroomCollector, process: CollectorRegistry) -> bytes:
+    """The text exposition of everything.
+
+    All values are read in one step, so they fit together. Writing them takes a few milliseconds with many classes
+    and names; the loop gets its turn after each family, since queries pass through the same thread.
+    """
+    families = [*collector.collect(), *process.collect()]
+    chunks = []
+    for family in families:
+        chunks.append(generate_latest(_OneFamily(family)))
+        await asyncio.sleep(0)
+    return b"".join(chunks)

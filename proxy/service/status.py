@@ -1,0 +1,135 @@
+"""The state of the process as one JSON document: what /status answers, the live page draws and `status` prints.
+
+Owns: the keys of that document. They are the words of the design, the same as in metrics and logs.
+Does not know: HTTP, how it is displayed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from proxy import __version__
+from proxy.admission.snapshot import ClassSnapshot
+from proxy.service.history import History
+from proxy.service.view import ClientKey, ClientState, ProcessView, Switch, fold_names
+
+# JSON has no better type; the keys are listed in the functions below.
+Document = dict[str, Any]
+
+
+def status_document(view: ProcessView, history: History, *, now: float) -> Document:
+    """Everything at one moment; `now` in Unix seconds."""
+    snapshot = view.snapshot()
+    clients = fold_names(view.client_counts())
+    ready, readiness = view.ready()
+    return {
+        "version": __version__,
+        "config_hash": view.config_hash,
+        "at": now,
+        "ready": ready,
+        "readiness": readiness,
+        "budget": {
+            "total": snapshot.total,
+            "in_use": snapshot.in_use,
+            "waiting": snapshot.waiting,
+            "headroom": snapshot.headroom,
+            "headroom_left": snapshot.headroom_left,
+        },
+        "server": {
+            "max_connections": view.server_max_connections(),
+            "external_connections": view.external_connections(),
+        },
+        "server_connections": _server_connections(view),
+        "clients": _by_state(clients.items()),
+        "classes": [_class_document(reading, view, history, clients) for reading in snapshot.classes],
+        "unmatched": _unmatched(view),
+    }
+
+
+def history_document(history: History) -> Document:
+    """The samples in columns, so that ten minutes of many classes stay small."""
+    samples = history.samples()
+    return {
+        "at": [s.at for s in samples],
+        "server_total": [s.server_total for s in samples],
+        "server_active": [s.server_active for s in samples],
+        "server_idle": [s.server_idle for s in samples],
+        "waiting": [s.waiting for s in samples],
+    }
+
+
+def switch_document(switch: Switch) -> Document:
+    return {
+        "class": switch.class_name,
+        "state": switch.state.value,
+        "by": switch.by,
+        "reason": switch.reason,
+        "at": switch.at,
+    }
+
+
+def _class_document(
+    reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
+) -> Document:
+    own = {key: count for key, count in clients.items() if key.class_name == reading.name}
+    switch = view.last_switch(reading.name)
+    return {
+        "name": reading.name,
+        "priority": reading.settings.priority,
+        "state": reading.state.value,
+        "used": reading.used,
+        "held": reading.held,
+        "floor": reading.floor,
+        "reserved": reading.reserved,
+        "lendable": reading.settings.lendable,
+        "limit": reading.limit,
+        "adaptive_limit": reading.limit if reading.adaptive_limit is None else reading.adaptive_limit,
+        "borrowed": reading.borrowed,
+        "lent": reading.lent,
+        "pinned": reading.pinned,
+        "waiting": reading.waiting,
+        "oldest_wait_seconds": reading.oldest_wait_seconds,
+        "admissions_total": sum(reading.admissions.values()),
+        "refusals_total": _refusals(reading, view.refusals_outside_queue()),
+        "retry_amplification": history.retry_amplification(reading.name),
+        "clients": _by_state(own.items()),
+        "applications": _applications(own),
+        "reason": view.class_reasons().get(reading.name, ""),
+        "last_switch": None if switch is None else switch_document(switch),
+    }
+
+
+def _refusals(reading: ClassSnapshot, outside_queue: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Refusals of one class by reason; a reason that never happened is absent."""
+    counts = {reason.value: count for reason, count in reading.refusals.items() if count}
+    for (class_name, reason_name), count in outside_queue.items():
+        if class_name == reading.name and count:
+            counts[reason_name] = counts.get(reason_name, 0) + count
+    return counts
+
+
+def _by_state(clients: Iterable[tuple[ClientKey, int]]) -> dict[str, int]:
+    counts = dict.fromkeys((state.value for state in ClientState), 0)
+    for key, count in clients:
+        counts[key.state.value] += count
+    return counts | {"total": sum(counts.values())}
+
+
+def _applications(clients: Mapping[ClientKey, int]) -> list[Document]:
+    """The application names of one class, the one with most connections first."""
+    by_name: defaultdict[str, list[tuple[ClientKey, int]]] = defaultdict(list)
+    for key, count in clients.items():
+        by_name[key.application_name].append((key, count))
+    rows = [{"application_name": name} | _by_state(counts) for name, counts in by_name.items()]
+    return sorted(rows, key=lambda row: (-row["total"], row["application_name"]))
+
+
+def _server_connections(view: ProcessView) -> dict[str, int]:
+    counts = view.server_connection_counts()
+    return asdict(counts) | {"total": counts.total}
+
+
+def _unmatched(view: ProcessView) -> Document:
+    unmatched = view.unmatched()
+    return {"clients_total": unmatched.clients_total, "names": [asdict(name) for name in unmatched.names]}

@@ -1,0 +1,166 @@
+"""What metrics, HTTP and `status` may read of the running process, and the two orders they may give it.
+
+Owns: the shape of that view (`ProcessView`), and how many application names one class may show.
+Does not know: sockets, the event loop, who implements the view, how anything is displayed.
+
+Every call is synchronous, cheap and free of side effects except the two orders: a scrape happens between two
+events of the proxy and sees one consistent moment.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from proxy.admission.classes import ClassState
+from proxy.admission.snapshot import Snapshot
+from proxy.session.measures import Measures
+
+# Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
+NAMES_SHOWN_PER_CLASS = 50
+OTHER = "other"
+MAX_NAME_LENGTH = 63  # NAMEDATALEN - 1
+
+
+class ClientState(StrEnum):
+    """What a client connection does now; the words are those of the design."""
+
+    IDLE = "idle"
+    WAITING = "waiting"
+    LINKED = "linked"
+
+
+class ClientKey(NamedTuple):
+    """Client connections are counted per class, application name and state."""
+
+    class_name: str
+    application_name: str
+    state: ClientState
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConnectionCounts:
+    """All server connections of this process. `closing` are those whose backend may still live: they count."""
+
+    dialling: int = 0
+    in_use: int = 0
+    idle: int = 0
+    closing: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.dialling + self.in_use + self.idle + self.closing
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedName:
+    """An application name that matched no class, and when it was first seen (Unix seconds)."""
+
+    application_name: str
+    clients_total: int
+    first_seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """Clients that fell into the default class. `names` is bounded by whoever collects it."""
+
+    clients_total: int = 0
+    names: tuple[UnmatchedName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The last order given to a class, by whom and why; `at` in Unix seconds."""
+
+    class_name: str
+    state: ClassState
+    by: str
+    reason: str
+    at: float
+
+
+class SwitchRefused(Exception):  # noqa: N818 - says what happened to the order
+    """An order that cannot be carried out; the text is one sentence for the person who gave it."""
+
+
+class ProcessView(Protocol):
+    """The running process, as far as people and Prometheus may see it."""
+
+    def snapshot(self) -> Snapshot:
+        """The ledger now: budget, headroom and every class, in the order of the configuration."""
+
+    def measures(self) -> Measures:
+        """What the session layer counts. The object is live: read it, never keep or change it."""
+
+    def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
+        """(class, reason) of refusals that the snapshot does not count: those for a place (`max_clients`) and such."""
+
+    def class_reasons(self) -> Mapping[str, str]:
+        """The configured `reason` of each class that has one."""
+
+    def client_counts(self) -> Mapping[ClientKey, int]:
+        """Client connections now. May hold any number of names: readers fold them with `fold_names`."""
+
+    def server_connection_counts(self) -> ServerConnectionCounts: ...
+
+    def external_connections(self) -> int | None:
+        """Connections on the server that are not ours; None while it has not been asked or does not tell."""
+
+    def server_max_connections(self) -> int | None: ...
+
+    def unmatched(self) -> Unmatched: ...
+
+    @property
+    def config_hash(self) -> str:
+        """A short hash of the configuration in force; changes at a reload."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether new clients are served, and a sentence that says so or why not. No secrets: anybody may read it."""
+
+    def last_switch(self, class_name: str) -> Switch | None:
+        """The last order for this class since the process started."""
+
+    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
+        """No new grants for this class; waiters keep their place. Raises SwitchRefused."""
+
+    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
+        """Grants go on. Raises SwitchRefused."""
+
+
+def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[ClientKey, int]:
+    """Keep the `shown` most frequent application names of each class; add up the others under OTHER."""
+    readable = _added_up(
+        (key._replace(application_name=_readable(key.application_name)), n) for key, n in counts.items()
+    )
+    kept = _frequent_names(readable, shown)
+    return _added_up(
+        (key if key.application_name in kept[key.class_name] else key._replace(application_name=OTHER), count)
+        for key, count in readable.items()
+    )
+
+
+def _readable(name: str) -> str:
+    """The name as the server would keep it: cut at NAMEDATALEN, without bytes that are not text."""
+    return name[:MAX_NAME_LENGTH].encode("utf-8", "replace").decode()
+
+
+def _added_up(counts: Iterable[tuple[ClientKey, int]]) -> dict[ClientKey, int]:
+    sums: defaultdict[ClientKey, int] = defaultdict(int)
+    for key, count in counts:
+        sums[key] += count
+    return dict(sums)
+
+
+def _frequent_names(counts: Mapping[ClientKey, int], shown: int) -> dict[str, set[str]]:
+    totals: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for key, count in counts.items():
+        totals[key.class_name][key.application_name] += count
+    return {class_name: set(_top(names.items(), shown)) for class_name, names in totals.items()}
+
+
+def _top(names: Iterable[tuple[str, int]], shown: int) -> list[str]:
+    # By name among equals, so that a series does not flicker between two scrapes.
+    ranked = sorted((name for name in names if name[0] != OTHER), key=lambda name: (-name[1], name[0]))
+    return [name for name, _ in ranked[:shown]]

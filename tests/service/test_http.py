@@ -1,0 +1,318 @@
+"""The HTTP surface over a view that is only numbers: answers, errors in words, and who may use the switch."""
+
+import json
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
+
+from proxy.admission.classes import ClassState
+from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom, build_application
+from proxy.service.page import content_security_policy, page_with_headers
+from tests.support.fake_view import bad_day
+
+JSON = {"Content-Type": "application/json"}
+ORDER = json.dumps({"by": "anna", "reason": "import storm"})
+
+
+@pytest.fixture
+def view():
+    return bad_day()
+
+
+@pytest.fixture
+async def client(view):
+    async with TestClient(TestServer(build_application(view, HttpSettings()))) as client:
+        yield client
+
+
+@pytest.fixture
+async def remote_client(view, monkeypatch):
+    """A client that seems to come from another machine."""
+    monkeypatch.setattr("aiohttp.web.BaseRequest.remote", "10.1.2.3")
+    async with TestClient(TestServer(build_application(view, HttpSettings()))) as client:
+        yield client
+
+
+def state_of(view, class_name):
+    return view.snapshot().of_class(class_name).state
+
+
+async def test_metrics_are_prometheus_text(client):
+    answer = await client.get("/metrics")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert 'pgheadroom_class_used_slots{class="bulk"} 30.0' in await answer.text()
+
+
+async def test_alive_says_nothing_about_the_database(client, view):
+    view.readiness = (False, "the server at db:5432 does not answer")
+
+    assert (await client.get("/healthz")).status == 200
+
+
+async def test_ready_says_why_it_is_not(client, view):
+    view.readiness = (False, "the server at db:5432 does not answer")
+
+    answer = await client.get("/readyz")
+
+    assert answer.status == 503
+    assert await answer.text() == "the server at db:5432 does not answer\n"
+
+
+async def test_ready(client):
+    assert (await client.get("/readyz")).status == 200
+
+
+async def test_status_names_every_class_in_order_of_the_configuration(client):
+    document = await (await client.get("/status")).json()
+
+    assert [c["name"] for c in document["classes"]] == ["internal", "admin", "web", "bulk"]
+    bulk = document["classes"][-1]
+    assert bulk["reason"] == "may always wait"
+    assert bulk["refusals_total"] == {"queue_full": 10, "max_clients": 2}
+    assert bulk["clients"] == {"idle": 0, "waiting": 40, "linked": 26, "total": 66}
+    assert bulk["applications"][0] == {
+        "application_name": "import", "idle": 0, "waiting": 36, "linked": 25, "total": 61
+    }  # fmt: skip
+
+
+async def test_status_and_metrics_agree(client):
+    status = await (await client.get("/status")).json()
+    metrics = await (await client.get("/metrics")).text()
+
+    assert f"pgheadroom_used_slots {float(status['budget']['in_use'])}" in metrics
+
+
+async def test_history_has_a_sample_from_the_start(client):
+    document = await (await client.get("/history")).json()
+
+    assert document["server_active"][0] == 43
+    assert document["waiting"][0] == 40
+    assert len({len(column) for column in document.values()}) == 1
+
+
+async def test_a_sample_that_cannot_be_taken_is_logged_and_sampling_goes_on(view, monkeypatch):
+    monkeypatch.setattr("proxy.service.http.SAMPLE_EVERY_SECONDS", 0.001)
+    taken, real = [], view.snapshot
+
+    def fails_once():
+        taken.append(1)
+        if len(taken) == 1:
+            raise RuntimeError("planted")
+        return real()
+
+    view.snapshot = fails_once
+    with capture_logs() as lines:
+        async with TestClient(TestServer(build_application(view, HttpSettings()))) as client:
+            while not (await (await client.get("/history")).json())["at"]:
+                pass
+
+    assert [line["event"] for line in lines].count("history_sample_failed") == 1
+
+
+# The switch.
+
+
+async def test_pause_and_resume(client, view):
+    paused = await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+
+    assert paused.status == 200
+    assert (await paused.json())["state"] == "paused"
+    assert state_of(view, "bulk") is ClassState.PAUSED
+    await client.post("/classes/bulk/resume", data=ORDER, headers=JSON)
+    assert state_of(view, "bulk") is ClassState.RUNNING
+
+
+async def test_the_last_order_is_shown_with_who_and_why(client):
+    await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+
+    bulk = (await (await client.get("/status")).json())["classes"][-1]
+
+    assert (bulk["state"], bulk["last_switch"]["by"], bulk["last_switch"]["reason"]) == (
+        "paused", "anna", "import storm"
+    )  # fmt: skip
+
+
+async def test_every_switch_leaves_an_audit_line(client):
+    with capture_logs() as lines:
+        await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+
+    (line,) = [line for line in lines if line["event"] == "switch"]
+    assert line == {
+        "event": "switch",
+        "log_level": "warning",
+        "class_name": "bulk",
+        "order": "pause",
+        "state": "paused",
+        "by": "anna",
+        "reason": "import storm",
+        "remote": "127.0.0.1",
+    }
+
+
+async def test_an_unknown_class_is_told_which_there_are(client):
+    answer = await client.post("/classes/bulky/pause", data=ORDER, headers=JSON)
+
+    assert answer.status == 404
+    error = (await answer.json())["error"]
+    assert '"bulky"' in error
+    assert "web, bulk" in error
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "not JSON"),
+        ("[]", "an object"),
+        ('{"who": "anna"}', "by and reason"),
+        ('{"reason": "storm"}', "by is missing"),
+        ('{"by": "  "}', "by is missing"),
+        ('{"by": 7}', "by must be text"),
+        (json.dumps({"by": "anna", "reason": "x" * 301}), "longer than 300"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_in_words(client, view, body, words):
+    answer = await client.post("/classes/bulk/pause", data=body, headers=JSON)
+
+    assert answer.status == 400
+    assert words in (await answer.json())["error"]
+    assert state_of(view, "bulk") is ClassState.RUNNING
+
+
+async def test_control_characters_never_reach_the_log(client):
+    order = json.dumps({"by": "anna\n", "reason": "\x1b[2Jstorm\nfake line"})
+    with capture_logs() as lines:
+        await client.post("/classes/bulk/pause", data=order, headers=JSON)
+
+    assert [(line["by"], line["reason"]) for line in lines if line["event"] == "switch"] == [
+        ("anna", "[2Jstorm fake line")
+    ]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_what_a_foreign_form_can_send_is_refused(client, view, content_type):
+    answer = await client.post("/classes/bulk/pause", data=ORDER, headers={"Content-Type": content_type})
+
+    assert answer.status == 415
+    assert state_of(view, "bulk") is ClassState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://127.0.0.1:9432", "127.0.0.1:9432", 200),
+        ("http://localhost:9432", "localhost:9432", 200),
+        ("http://[::1]:9432", "[::1]:9432", 200),
+        ("https://evil.example", "127.0.0.1:9432", 403),
+        ("null", "127.0.0.1:9432", 403),
+        # A name that was rebound to 127.0.0.1 is the same origin to the browser.
+        ("http://evil.example:9432", "evil.example:9432", 403),
+    ],
+)
+async def test_only_our_own_page_may_use_the_switch(client, origin, host, status):
+    headers = JSON | {"Origin": origin, "Host": host}
+
+    answer = await client.post("/classes/bulk/pause", data=ORDER, headers=headers)
+
+    assert answer.status == status
+
+
+async def test_a_trusted_name_may_open_the_page(view):
+    settings = HttpSettings(trusted_hosts=frozenset({"headroom.example.com"}))
+    async with TestClient(TestServer(build_application(view, settings))) as client:
+        headers = JSON | {"Origin": "https://headroom.example.com", "Host": "headroom.example.com"}
+        answer = await client.post("/classes/bulk/pause", data=ORDER, headers=headers)
+
+    assert answer.status == 200
+
+
+async def test_another_machine_may_look_and_not_switch(remote_client, view):
+    with capture_logs() as lines:
+        answer = await remote_client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+
+    assert answer.status == 403
+    assert "switches_from" in (await answer.json())["error"]
+    assert state_of(view, "bulk") is ClassState.RUNNING
+    assert [line["event"] for line in lines] == ["switch_refused"]
+    assert (await (await remote_client.get("/status")).json())["switches_allowed"] is False
+
+
+async def test_another_machine_may_switch_where_the_configuration_says_so(view, monkeypatch):
+    monkeypatch.setattr("aiohttp.web.BaseRequest.remote", "10.1.2.3")
+    settings = HttpSettings(switches_from=SwitchesFrom.ANYWHERE)
+    async with TestClient(TestServer(build_application(view, settings))) as client:
+        assert (await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)).status == 200
+
+
+# Errors, the page, the server.
+
+
+async def test_a_wrong_path_lists_the_right_ones(client):
+    answer = await client.get("/metricz")
+
+    assert answer.status == 404
+    assert "/metrics" in (await answer.json())["error"]
+
+
+async def test_a_wrong_method_names_the_right_one(client):
+    answer = await client.get("/classes/bulk/pause")
+
+    assert answer.status == 405
+    assert (await answer.json())["error"] == "/classes/bulk/pause takes POST"
+
+
+async def test_an_endless_body_is_refused(client):
+    answer = await client.post("/classes/bulk/pause", data=b"x" * 10_000, headers=JSON)
+
+    assert answer.status == 413
+
+
+async def test_our_own_failure_is_logged_and_not_shown(client, view):
+    view.ready = None  # not callable
+    with capture_logs() as lines:
+        answer = await client.get("/readyz")
+
+    assert answer.status == 500
+    assert "TypeError" not in await answer.text()
+    assert [line["event"] for line in lines] == ["http_request_failed"]
+
+
+async def test_the_page_is_one_file_without_foreign_assets(client):
+    answer = await client.get("/")
+    text = await answer.text()
+
+    assert answer.content_type == "text/html"
+    assert " src=" not in text
+    assert "https://" not in text.replace("https://www.w3.org", "")
+
+
+def test_the_policy_of_the_page_allows_no_inline_code_but_its_own():
+    text, headers = page_with_headers()
+
+    policy = headers["Content-Security-Policy"]
+
+    assert "unsafe" not in policy
+    assert policy != content_security_policy(text.replace("use strict", "use sloppy"))
+    assert "style=" not in text  # a style attribute would be blocked
+
+
+async def test_start_tells_the_port_and_stop_frees_it(view):
+    first = HttpServer(view, HttpSettings(port=0))
+    port = await first.start()
+    await first.stop()
+
+    second = HttpServer(view, HttpSettings(port=port))
+
+    assert await second.start() == port
+    await second.stop()
+
+
+async def test_a_port_in_use_is_an_error_of_the_start(view):
+    first = HttpServer(view, HttpSettings(port=0))
+    port = await first.start()
+
+    with pytest.raises(OSError, match="address already in use"):
+        await HttpServer(view, HttpSettings(port=port)).start()
+    await first.stop()

@@ -1,0 +1,161 @@
+"""A process that exists only as numbers: what metrics, HTTP, the page and `status` are tested against.
+
+The snapshots come from the real admission core, driven into the state of a bad day, so that their shape cannot drift.
+"""
+
+from collections.abc import Mapping
+
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, with_internal_class
+from proxy.admission.controller import Controller
+from proxy.admission.snapshot import Snapshot
+from proxy.service.view import (
+    ClientKey,
+    ClientState,
+    ServerConnectionCounts,
+    Switch,
+    SwitchRefused,
+    Unmatched,
+    UnmatchedName,
+)
+from proxy.session.measures import Measures
+
+STARTED = 1_700_000_000.0
+
+SETTINGS = with_internal_class(
+    BudgetSettings(
+        total=50,
+        headroom=4,
+        headroom_for=frozenset({"web", "admin"}),
+        classes=(
+            ClassSettings("admin", priority=0, reserved=3, limit=5),
+            ClassSettings("web", priority=1, reserved=30, lendable=20, limit=45),
+            ClassSettings("bulk", priority=9, reserved=2, lendable=1, limit=30, queue_max=40, queue_timeout_seconds=20),
+        ),
+    )
+)
+
+
+class FakeView:
+    """A ProcessView over a real Controller and a clock that stands where it is put."""
+
+    def __init__(self, settings: BudgetSettings = SETTINGS) -> None:
+        self.now = 100.0
+        self.controller = Controller(settings, now=0.0)
+        self.counts: dict[ClientKey, int] = {}
+        self.servers = ServerConnectionCounts()
+        self.external: int | None = None
+        self.max_connections: int | None = None
+        self.seen_measures = Measures()
+        self.outside: dict[tuple[str, str], int] = {}
+        self.readiness = (True, "new clients are served")
+        self.seen_unmatched = Unmatched()
+        self.reasons: dict[str, str] = {}
+        self.switches: dict[str, Switch] = {}
+        self._next_client = 1
+
+    def ask(self, class_name: str, clients: int, *, waited: float = 0.0) -> list[ClientId]:
+        """As many clients ask for a slot, `waited` seconds before now; returns them, granted or not."""
+        asked = []
+        for _ in range(clients):
+            client = ClientId(self._next_client)
+            self._next_client += 1
+            self.controller.request(client, class_name, flow=client, now=self.now - waited)
+            asked.append(client)
+        return asked
+
+    # What ProcessView asks for.
+
+    def snapshot(self) -> Snapshot:
+        return self.controller.snapshot(self.now)
+
+    def measures(self) -> Measures:
+        return self.seen_measures
+
+    def class_reasons(self) -> Mapping[str, str]:
+        return self.reasons
+
+    def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
+        return self.outside
+
+    def client_counts(self) -> Mapping[ClientKey, int]:
+        return self.counts
+
+    def server_connection_counts(self) -> ServerConnectionCounts:
+        return self.servers
+
+    def external_connections(self) -> int | None:
+        return self.external
+
+    def server_max_connections(self) -> int | None:
+        return self.max_connections
+
+    def unmatched(self) -> Unmatched:
+        return self.seen_unmatched
+
+    @property
+    def config_hash(self) -> str:
+        return "3f9c2a71d04e"
+
+    def ready(self) -> tuple[bool, str]:
+        return self.readiness
+
+    def last_switch(self, class_name: str) -> Switch | None:
+        return self.switches.get(class_name)
+
+    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
+        return self._order(class_name, ClassState.PAUSED, by, reason)
+
+    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
+        return self._order(class_name, ClassState.RUNNING, by, reason)
+
+    def _order(self, class_name: str, state: ClassState, by: str, reason: str) -> Switch:
+        names = [one.name for one in self.snapshot().classes]
+        if class_name not in names:
+            raise SwitchRefused(f'there is no class "{class_name}"; the classes are {", ".join(names)}')
+        self.controller.set_state(class_name, state, self.now)
+        switch = Switch(class_name, state, by, reason, STARTED + self.now)
+        self.switches[class_name] = switch
+        return switch
+
+
+def bad_day() -> FakeView:
+    """Bulk has flooded: its slots are full, clients queue and some were refused; web goes on undisturbed."""
+    view = FakeView()
+    view.ask("web", 12)
+    view.ask("admin", 1)
+    view.ask("bulk", 80, waited=3.2)
+    _connect_clients(view)
+    _observe(view)
+    view.servers = ServerConnectionCounts(dialling=1, in_use=view.snapshot().in_use, idle=3, closing=1)
+    view.external, view.max_connections = 7, 100
+    view.outside = {("bulk", "max_clients"): 2}
+    view.reasons = {"web": "p95 of a normal hour is 26", "bulk": "may always wait", "admin": "a shell in an incident"}
+    view.seen_unmatched = Unmatched(5, (UnmatchedName("reports-v2", 5, STARTED + 60),))
+    return view
+
+
+def _connect_clients(view: FakeView) -> None:
+    view.counts = {
+        ClientKey("web", "web-1", ClientState.LINKED): 7,
+        ClientKey("web", "web-1", ClientState.IDLE): 113,
+        ClientKey("web", "web-2", ClientState.LINKED): 5,
+        ClientKey("web", "web-2", ClientState.IDLE): 95,
+        ClientKey("admin", "psql", ClientState.LINKED): 1,
+        ClientKey("bulk", "import", ClientState.LINKED): 25,
+        ClientKey("bulk", "import", ClientState.WAITING): 36,
+        ClientKey("bulk", "reports-v2", ClientState.LINKED): 1,
+        ClientKey("bulk", "reports-v2", ClientState.WAITING): 4,
+    }
+
+
+def _observe(view: FakeView) -> None:
+    measures = view.seen_measures
+    for seconds in (0.0002, 0.004, 0.004, 2.0, 400.0):
+        measures.of("bulk").wait_granted.observe(seconds)
+        measures.of("bulk").hold.observe(seconds)
+        measures.of("web").transaction.observe(seconds)
+    measures.of("bulk").wait_refused.observe(20.0)
+    measures.protocol_violations["startup"] += 2
+    measures.login_failures["28P01"] += 1
+    measures.pins["bulk", "listen"] += 1
+    measures.logins, measures.dials, measures.dial_retries, measures.cancels_forwarded = 310, 64, 2, 4

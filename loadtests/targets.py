@@ -1,0 +1,119 @@
+"""What the benchmarks measure: PostgreSQL itself, PgBouncer, pgheadroom.
+
+Owns: the configuration of each, and where a PgBouncer binary is found.
+Does not know: the load.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proxy.demo.installation import Installation, unprivileged_user
+from proxy.demo.postgres import DATABASE, ROLES, PostgresServer, free_port, password_of
+from proxy.demo.serving import ProxyProcess, ServedProcess
+
+
+def find_pgbouncer() -> Path | None:
+    """$PGBOUNCER, else the one in PATH, else Debian's place, which is in the PATH of root only."""
+    named = os.environ.get("PGBOUNCER")
+    if named:
+        return Path(named)
+    found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+    return Path(found) if found else None
+
+
+def pgbouncer_version(binary: Path) -> str:
+    printed = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=True).stdout
+    return printed.splitlines()[0]
+
+
+def users_with_verifiers(postgres: PostgresServer) -> str:
+    """A users file with what the server itself stores: no poolers derives keys at each login, none needs a password."""
+    rows = postgres.psql("SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL").splitlines()
+    return "".join('"{}" "{}"\n'.format(*row.split("|")) for row in rows)
+
+
+def users_with_passwords() -> str:
+    return "".join(f'"{role}" "{password_of(role)}"\n' for role in ROLES)
+
+
+class PgBouncer(ServedProcess):
+    """PgBouncer, in transaction mode unless `settings` say otherwise.
+
+    `databases` maps the names that clients use to their settings (dbname, pool_size).
+    """
+
+    name = "pgbouncer"
+
+    def __init__(
+        self,
+        binary: Path,
+        postgres: PostgresServer,
+        *,
+        databases: Mapping[str, str],
+        users: str,
+        auth_type: str = "scram-sha-256",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.binary = binary
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        (self.folder / "users.txt").write_text(users)
+        options = {
+            "listen_addr": self.host,
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": auth_type,
+            "auth_file": str(self.folder / "users.txt"),
+            "pool_mode": "transaction",
+            "max_client_conn": "12000",
+            "log_connections": "0",
+            "log_disconnections": "0",
+            **(settings or {}),
+        }
+        lines = [
+            "[databases]",
+            *(f"{n} = host={postgres.host} port={postgres.port} {s}" for n, s in databases.items()),
+        ]
+        lines += ["[pgbouncer]", *(f"{key} = {value}" for key, value in options.items())]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+
+    def command(self) -> Sequence[str]:
+        return [str(self.binary), str(self.folder / "pgbouncer.ini")]
+
+    def identity(self) -> Mapping[str, Any]:
+        """PgBouncer refuses to run as root."""
+        owner = Installation(self.binary.parent, unprivileged_user())
+        owner.give(self.folder, *self.folder.iterdir())
+        return owner.identity()
+
+    def ready(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((self.host, self.port)) == 0
+
+
+def pgheadroom(
+    postgres: PostgresServer,
+    *,
+    budget: Mapping[str, Any],
+    classes: Mapping[str, Any],
+    default_class: str,
+    users: str,
+    auth_method: str = "scram",
+) -> ProxyProcess:
+    """pgheadroom in front of `postgres`, with free ports; `internal` work logs in as the role app."""
+    config = {
+        "listen": {"host": "127.0.0.1", "port": free_port()},
+        "http": {"host": "127.0.0.1", "port": free_port()},
+        "upstream": {"url": postgres.url("app", DATABASE)},
+        "auth": {"method": auth_method, "users_file": "users.txt"},
+        "budget": dict(budget),
+        "default_class": default_class,
+        "classes": dict(classes),
+    }
+    return ProxyProcess(config, files={"users.txt": users})

@@ -1,0 +1,31 @@
+"""How log lines look.
+
+Owns: the setup of structlog for this process.
+Does not know: what is logged.
+"""
+
+import logging
+import sys
+
+import structlog
+
+
+def set_up_logging(level: str, format_name: str) -> None:
+    """Lines to standard error: JSON for collectors, text for people."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if format_name == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if format_name == "json":
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

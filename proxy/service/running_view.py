@@ -1,0 +1,117 @@
+"""The running process as metrics, HTTP and `status` see it.
+
+Owns: reading the parts of the process into the shapes of `view`.
+Does not know: how those shapes are shown.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from proxy.admission.classes import ClassState
+from proxy.admission.snapshot import Snapshot
+from proxy.service.view import (
+    ClientKey,
+    ClientState,
+    ServerConnectionCounts,
+    Switch,
+    SwitchRefused,
+    Unmatched,
+    UnmatchedName,
+)
+from proxy.session.client import Phase
+from proxy.session.measures import Measures
+from proxy.session.server import ServerState
+
+if TYPE_CHECKING:
+    from proxy.service.process import Process
+
+_STATES: Final = {
+    Phase.ENTERING: ClientState.WAITING,
+    Phase.IDLE: ClientState.IDLE,
+    Phase.WAITING: ClientState.WAITING,
+    Phase.DIALLING: ClientState.LINKED,
+    Phase.LINKED: ClientState.LINKED,
+    Phase.CLEANING: ClientState.LINKED,
+}
+
+
+class RunningView:
+    """Implements `ProcessView` over a `Process`."""
+
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+
+    def snapshot(self) -> Snapshot:
+        process = self._process
+        return process.controller.snapshot(process.desk.now())
+
+    def measures(self) -> Measures:
+        return self._process.measures
+
+    def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
+        return self._process.measures.refusals_outside_queue
+
+    def class_reasons(self) -> Mapping[str, str]:
+        return {name: one.reason for name, one in self._process.config.classes.items() if one.reason}
+
+    def client_counts(self) -> Mapping[ClientKey, int]:
+        counts: Counter[ClientKey] = Counter()
+        for client in self._process.desk.clients:
+            state = _STATES.get(client.phase)
+            if state is not None:
+                counts[ClientKey(client.class_name, client.identity.application_name, state)] += 1
+        return counts
+
+    def server_connection_counts(self) -> ServerConnectionCounts:
+        registry = self._process.registry
+        states = Counter(server.state for server in registry.connections)
+        return ServerConnectionCounts(
+            dialling=registry.dialling + states[ServerState.LOGIN],
+            in_use=states[ServerState.LINKED],
+            idle=states[ServerState.IDLE],
+            closing=states[ServerState.CLOSING],
+        )
+
+    def external_connections(self) -> int | None:
+        facts = self._process.watch.facts
+        return None if facts is None else facts.external_connections
+
+    def server_max_connections(self) -> int | None:
+        facts = self._process.watch.facts
+        return None if facts is None else facts.max_connections
+
+    def unmatched(self) -> Unmatched:
+        desk = self._process.desk
+        names = (UnmatchedName(name, times, seen) for name, (times, seen) in desk.unmatched.items())
+        return Unmatched(desk.unmatched_clients, tuple(names))
+
+    @property
+    def config_hash(self) -> str:
+        return self._process.config_hash
+
+    def ready(self) -> tuple[bool, str]:
+        """Not ready only while nobody can log in to the server; a full class is a metric."""
+        process = self._process
+        if process.draining:
+            return False, "shutting down"
+        if process.registry.connector.down is not None:
+            return False, "no server login is possible"
+        if not process.budget_is_known:
+            return False, "the server has not told its limits yet, and budget.total is auto"
+        return True, "ready"
+
+    def last_switch(self, class_name: str) -> Switch | None:
+        return self._process.switches.get(class_name)
+
+    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
+        return self._order(class_name, ClassState.PAUSED, by, reason)
+
+    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
+        return self._order(class_name, ClassState.RUNNING, by, reason)
+
+    def _order(self, class_name: str, state: ClassState, by: str, reason: str) -> Switch:
+        known = self._process.config.classes
+        if class_name not in known:
+            raise SwitchRefused(f'there is no class "{class_name}"; the classes are {", ".join(known)}')
+        return self._process.set_state(class_name, state, by=by, reason=reason)

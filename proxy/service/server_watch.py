@@ -1,0 +1,206 @@
+"""What the server says of itself, asked by the proxy: at start, after an outage, and again while running.
+
+Owns: the query for the facts, the rhythm of asking, finding out whether a backend that does not answer still lives.
+Does not know: what the budget makes of the facts.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from proxy.admission.classes import INTERNAL_CLASS, ClientId
+from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.service.server_facts import ServerFacts, ServerUnreachable
+from proxy.service.wiring import upstream_settings
+from proxy.session.connector import Connector
+from proxy.session.frontdesk import Frontdesk
+from proxy.session.measures import Measures
+from proxy.session.own_query import OwnQuery, OwnQueryFailed, Row
+from proxy.session.pool import Pool, Registry
+from proxy.session.server import ServerConnection
+from proxy.session.settings import PoolSettings, UpstreamSettings
+from proxy.session.tasks import TaskGroup
+from proxy.wire.login import Credentials
+
+log = structlog.get_logger("pgheadroom.server")
+
+RECHECK_SECONDS: Final = 60.0
+_QUERY_TIMEOUT_SECONDS: Final = 10.0
+
+# An ordinary user may not see the backend_type of others, but sees that they have a user.
+_FACTS_SQL: Final = """
+select current_setting('max_connections'), current_setting('superuser_reserved_connections'),
+       coalesce(current_setting('reserved_connections', true), '0'), current_setting('server_version_num'),
+       (select count(*) from pg_catalog.pg_stat_activity
+         where coalesce(backend_type, 'client backend') = 'client backend' and usesysid is not null
+           and pid <> all ('{{{own}}}'::int[]) and pid <> pg_backend_pid()),
+       (select datconnlimit from pg_catalog.pg_database where datname = current_database())
+"""
+
+
+async def read_facts(pool: Pool, own_process_ids: Iterable[int]) -> ServerFacts:
+    """Ask the server over `pool`. Raises ServerUnreachable with a sentence for people."""
+    sql = _FACTS_SQL.format(own=",".join(str(process_id) for process_id in own_process_ids))
+    try:
+        rows = await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run()
+    except OwnQueryFailed as failure:
+        raise ServerUnreachable(_sentence(failure)) from failure
+    return _facts(rows[0])
+
+
+def _sentence(failure: OwnQueryFailed) -> str:
+    fields = failure.fields
+    place = f" ({fields.detail})" if fields.detail else ""
+    return f"{fields.message}{place}"
+
+
+def _facts(row: Row) -> ServerFacts:
+    numbers = [int(column or 0) for column in row]
+    limit = numbers[5]
+    return ServerFacts(
+        max_connections=numbers[0],
+        superuser_reserved_connections=numbers[1],
+        reserved_connections=numbers[2],
+        server_version=numbers[3],
+        external_connections=numbers[4],
+        database_connection_limit=limit if limit >= 0 else None,
+    )
+
+
+def own_pool(registry: Registry, upstream: UpstreamSettings) -> Pool:
+    """The pool of the proxy's own queries: the user of the upstream URL; it also tries while the server is down."""
+    pool = registry.pool(upstream.database, upstream.user)
+    if pool.credentials is None:
+        pool.credentials = Credentials(password=upstream.password)
+    pool.tries_while_down = True
+    return pool
+
+
+class _InternalSlot:
+    """A slot of the class `internal` for the time of one query."""
+
+    def __init__(self, desk: Frontdesk) -> None:
+        self._desk = desk
+        self.id: ClientId = desk.next_client_id()
+        self._answer: asyncio.Future[bool] = desk.loop.create_future()
+
+    async def __aenter__(self) -> None:
+        self._desk.gate.request(self, INTERNAL_CLASS, "internal")
+        if not await self._answer:
+            raise ServerUnreachable("the proxy has no slot for its own queries")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._desk.gate.release(self.id)
+
+    def granted(self, grant: Grant) -> None:
+        self._answer.set_result(True)
+
+    def refused(self, refusal: Refuse) -> None:
+        self._answer.set_result(False)
+
+    def still_waiting(self, event: StillWaiting) -> None: ...
+
+
+class ServerWatch:
+    """Knows the server's facts and tells when they are new; tries a server that is down until it answers."""
+
+    def __init__(self, desk: Frontdesk, learnt: Callable[[ServerFacts], None]) -> None:
+        self._desk = desk
+        self._learnt = learnt
+        self.facts: ServerFacts | None = None
+        self.last_failure: str | None = None
+        self._unresponsive: set[ServerConnection] = set()
+        desk.registry.on_unresponsive = self.backend_does_not_answer
+
+    async def ask(self) -> ServerFacts:
+        """One look at the server. Raises ServerUnreachable."""
+        desk = self._desk
+        own = [server.process_id for server in desk.registry.connections if server.process_id]
+        try:
+            async with _InternalSlot(desk):
+                facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
+        except ServerUnreachable as failure:
+            self.last_failure = str(failure)
+            raise
+        self.last_failure = None
+        self.facts = facts
+        self._learnt(facts)
+        return facts
+
+    async def run(self) -> None:
+        """Ask again every minute, at once when the server went down, and in growing intervals until it is back."""
+        connector = self._desk.registry.connector
+        while True:
+            try:
+                async with asyncio.timeout(RECHECK_SECONDS):
+                    await connector.is_down.wait()
+            except TimeoutError:
+                pass
+            else:
+                await asyncio.sleep(connector.seconds_until_retry)
+            await self._ask_and_log()
+
+    async def _ask_and_log(self) -> None:
+        was_down = self._desk.registry.connector.down is not None
+        try:
+            await self.ask()
+        except ServerUnreachable as failure:
+            log.info("server_does_not_answer", why=str(failure))
+        else:
+            if was_down:
+                log.info("server_answers_again")
+
+    # -- backends that do not go away ---------------------------------------------------------------------------------
+
+    def backend_does_not_answer(self, server: ServerConnection) -> None:
+        """A terminated connection is still open on the server's side: it counts until pg_stat_activity says no."""
+        if server in self._unresponsive:
+            return
+        self._unresponsive.add(server)
+        log.warning("server_connection_does_not_end", process_id=server.process_id)
+        self._desk.tasks.spawn(self._until_gone(server), name=f"until backend {server.process_id} is gone")
+
+    async def _until_gone(self, server: ServerConnection) -> None:
+        pause = self._desk.settings.pool.gone_timeout_seconds
+        try:
+            while server.is_open and await self._may_live(server.process_id):
+                await asyncio.sleep(pause)
+                pause = min(60.0, pause * 2)
+        finally:
+            self._unresponsive.discard(server)
+        if server.is_open:
+            server.transport.abort()
+
+    async def _may_live(self, process_id: int) -> bool:
+        desk = self._desk
+        if not process_id:
+            return True
+        sql = f"select 1 from pg_catalog.pg_stat_activity where pid = {process_id:d}"  # noqa: S608 (a number)
+        pool = own_pool(desk.registry, desk.settings.upstream)
+        try:
+            async with _InternalSlot(desk):
+                return bool(await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run())
+        except (OwnQueryFailed, ServerUnreachable):
+            return True  # not known, so it counts
+
+
+def read_server_facts(url: UpstreamUrl) -> ServerFacts:
+    """One look at the server by a command that is no proxy. Raises ServerUnreachable and TlsFilesUnusable."""
+    return asyncio.run(_ask_once(upstream_settings(url), url.connect_timeout_seconds))
+
+
+async def _ask_once(upstream: UpstreamSettings, connect_timeout_seconds: int | None) -> ServerFacts:
+    loop = asyncio.get_running_loop()
+    settings = PoolSettings(dial_timeout_seconds=connect_timeout_seconds or 5)
+    measures = Measures()
+    tasks = TaskGroup(loop, measures)
+    registry = Registry(Connector(upstream, settings, loop), settings, measures, tasks, loop)
+    registry.set_total(1)
+    try:
+        return await read_facts(own_pool(registry, upstream), ())
+    finally:
+        registry.close_all_idle()
+        await tasks.cancel_all()

@@ -1,0 +1,95 @@
+"""From the configuration to the values the session layer is told.
+
+Owns: this translation, reading the users file on the way.
+Does not know: the running process, what the server says about itself.
+"""
+
+from proxy.service.config.model import Config
+from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.service.config.users import load_users
+from proxy.service.tls import listen_context, upstream_context
+from proxy.session.settings import (
+    AuthSettings,
+    ClassBehaviour,
+    LimitSettings,
+    ListenSettings,
+    PoolMode,
+    PoolSettings,
+    SessionSettings,
+    SslMode,
+    UpstreamSettings,
+)
+from proxy.wire.passwords import StoredPassword
+
+
+def session_settings(config: Config) -> SessionSettings:
+    """Raises ConfigError for the users file and TlsFilesUnusable for certificates."""
+    return SessionSettings(
+        listen=listen_settings(config),
+        upstream=upstream_settings(config.upstream.url),
+        auth=auth_settings(config),
+        pool=pool_settings(config),
+        limits=LimitSettings(
+            max_message_bytes=config.limits.max_message_bytes,
+            max_startup_bytes=config.limits.max_startup_bytes,
+            max_inspected_bytes=config.limits.max_inspected_bytes,
+            max_waiting_bytes=config.limits.max_waiting_bytes,
+        ),
+        classes=class_behaviours(config),
+    )
+
+
+def listen_settings(config: Config) -> ListenSettings:
+    listen = config.listen
+    return ListenSettings(
+        host=listen.host or None,
+        port=listen.port,
+        unix_socket_dir=str(listen.unix_socket_dir) if listen.unix_socket_dir is not None else None,
+        ssl_context=listen_context(listen.tls),
+        ssl_required=listen.tls.mode in ("require", "verify"),
+        login_timeout_seconds=listen.login_timeout,
+        max_client_connections=listen.max_client_connections,
+    )
+
+
+def upstream_settings(url: UpstreamUrl) -> UpstreamSettings:
+    """The first host of the URL; `hostaddr` is what is dialled where it is given."""
+    host = url.hosts[0]
+    return UpstreamSettings(
+        host=url.addresses[0] or host.host,
+        port=host.port,
+        server_name=host.host,
+        user=url.user,
+        password=url.password,
+        database=url.database,
+        ssl_mode=SslMode(url.sslmode),
+        ssl_context=upstream_context(url),
+    )
+
+
+def auth_settings(config: Config) -> AuthSettings:
+    users_file = config.auth.users_file
+    secrets = load_users(users_file) if users_file is not None else {}
+    return AuthSettings(config.auth.method, {user: StoredPassword.parse(text) for user, text in secrets.items()})
+
+
+def pool_settings(config: Config) -> PoolSettings:
+    pool = config.pool
+    connect_timeout = config.upstream.url.connect_timeout_seconds
+    return PoolSettings(
+        server_lifetime_seconds=pool.server_lifetime,
+        server_idle_timeout_seconds=pool.server_idle_timeout,
+        check_after_seconds=pool.check_after,
+        dial_timeout_seconds=connect_timeout or pool.dial_timeout,
+        max_dials=pool.max_dials,
+        gone_timeout_seconds=pool.gone_timeout,
+        retry_min_seconds=pool.retry_min,
+        retry_max_seconds=pool.retry_max,
+    )
+
+
+def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
+    return {
+        name: ClassBehaviour(PoolMode(one.pool_mode), one.queue.timeout, one.flow_key)
+        for name, one in config.classes.items()
+    }

@@ -1,0 +1,110 @@
+"""A server connection whose client has left: made fit for the next one, or ended.
+
+Owns: the steps from "the client is gone" to "the slot is free".
+Does not know: classes and queues; the caller releases the slot when told that it is over.
+
+    nothing runs, no transaction     -> (DISCARD ALL where state may be dirty) -> idle
+    transaction open, nothing runs   -> ROLLBACK -> (DISCARD ALL) -> idle
+    a query runs, or mid-message     -> cancel, terminate, wait until gone
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from proxy.session.cancel import Canceller
+from proxy.session.pool import Pool
+from proxy.session.server import IDLE_STATUS, ServerConnection
+from proxy.wire.messages import ErrorFields
+
+
+class Nowhere:
+    """Takes the place of the transport of a client that has left."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+_NOWHERE: Final = Nowhere()
+
+
+class Cleaning:
+    """Holds the server connection in place of the client until it is clean or gone."""
+
+    def __init__(self, server: ServerConnection, pool: Pool, canceller: Canceller, over: Callable[[], None]) -> None:
+        self._server = server
+        self._pool = pool
+        self._canceller = canceller
+        self._over = over
+        self._must_discard = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def transport(self) -> Nowhere:
+        return _NOWHERE
+
+    def begin(self, *, is_dirty: bool, is_mid_message: bool) -> None:
+        """`over` is called once, when the connection is idle in its pool or gone."""
+        server = self._server
+        server.client = self
+        server.transport.resume_reading()
+        self._must_discard = is_dirty
+        if server.awaiting or server.copying_in or is_mid_message:
+            self._end()
+        else:
+            seconds = self._pool.registry.settings.gone_timeout_seconds
+            self._timer = self._pool.registry.loop.call_later(seconds, self._end)
+            self._next_step()
+
+    def _next_step(self) -> None:
+        server = self._server
+        if server.last_status != IDLE_STATUS:
+            server.transport.write(server.inject("ROLLBACK"))
+        elif self._must_discard:
+            self._must_discard = False
+            server.transport.write(server.inject("DISCARD ALL", want=self._pool.table.neutral))
+        elif server.cancels_under_way == 0:
+            self._give_back()
+
+    def cancel_over(self) -> None:
+        """A cancel was under way when the client left; now the connection may be shared again."""
+        if self._server.is_clean and self._server.cancels_under_way == 0:
+            self._next_step()
+
+    def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
+        if error is None or not server.is_clean:
+            self._next_step()
+        else:
+            self._end()
+
+    def _give_back(self) -> None:
+        self._stop_timer()
+        self._server.unlink()
+        self._pool.put_idle(self._server)
+        self._over()
+
+    def _end(self) -> None:
+        self._stop_timer()
+        server = self._server
+        server.on_gone = self._over
+        if server.awaiting and server.process_id:
+            self._canceller.cancel(server)
+        self._pool.close(server)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def server_lost(self, server: ServerConnection) -> None:
+        self._stop_timer()
+        self._over()
+
+    def unit_may_be_over(self) -> None:
+        """Answers to what the client had sent: nobody waits for them."""
+
+    def ready(self, failed: bool) -> None:
+        """As above."""

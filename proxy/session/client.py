@@ -1,0 +1,718 @@
+"""One logged-in client: idle, waiting for a slot, linked to a server connection, gone.
+
+Owns: this socket after authentication, what of the client's is still to be sent, the slot it holds, why it is pinned.
+Does not know: the admission rule, how connections are dialled, what its results contain.
+
+    ENTERING -> IDLE -> WAITING -> DIALLING -> LINKED -> IDLE ...      any -> GONE
+
+ENTERING is everything between AuthenticationOk and the first ReadyForQuery: a place in the class, and a server
+connection where the login needs one. IDLE costs no slot. In DIALLING the slot is held and the server connection is not
+there yet, or is still being made fit.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from proxy.admission.classes import ClientId
+from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.session import refusals
+from proxy.session.cleaning import Cleaning
+from proxy.session.examination import NOTHING_KEPT, WANTED, Examination, examine, uses_unnamed_statement_of_before
+from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
+from proxy.session.parameters import Settings, apply_sql, difference
+from proxy.session.server import IDLE_STATUS, ServerConnection
+from proxy.session.settings import PoolMode
+from proxy.wire import messages
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.framing import Fact, client_cursor
+from proxy.wire.messages import ErrorFields
+from proxy.wire.sql import PLAIN, PinReason, SqlFacts, inspect_sql
+
+if TYPE_CHECKING:
+    from proxy.session.frontdesk import Frontdesk, Identity
+
+_QUERY_ONLY: Final = (messages.QUERY,)
+_PROBE_SECONDS: Final = 1.0
+_HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Phase(Enum):
+    """Where a client is."""
+
+    ENTERING = "entering"
+    IDLE = "idle"
+    WAITING = "waiting"
+    DIALLING = "dialling"
+    LINKED = "linked"
+    CLEANING = "cleaning"  # a refused pin: its transaction is being rolled back on the server
+    GONE = "gone"
+
+
+class ClientConnection(asyncio.Protocol):
+    """The protocol object of one client after AuthenticationOk."""
+
+    __slots__ = (
+        "_asked_at",
+        "_cancel_when_injected",
+        "_clears",
+        "_closed",
+        "_cursor",
+        "_desk",
+        "_granted_at",
+        "_late_copy",
+        "_local",
+        "_lone_timer",
+        "_pending",
+        "_pending_bytes",
+        "_probe",
+        "_replays_parse",
+        "_server_paused",
+        "_unbounded",
+        "_unnamed_parse",
+        "_unsynced",
+        "class_name",
+        "holds_slot",
+        "id",
+        "identity",
+        "phase",
+        "pins",
+        "pool",
+        "process_id",
+        "server",
+        "session_hold",
+        "settings",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        desk: "Frontdesk",
+        identity: "Identity",
+        transport: asyncio.Transport,
+        client_id: ClientId,
+        closed: Callable[[], None],
+    ) -> None:
+        self._desk = desk
+        self._closed = closed
+        self.id = client_id
+        self.identity = identity
+        self.transport = transport
+        self.class_name = desk.classify(identity, identity.application_name)
+        self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
+        self.phase = Phase.ENTERING
+        self.pool = desk.registry.pool(identity.database, identity.user)
+        self.server: ServerConnection | None = None
+        self.settings: Settings | None = None
+        self.pins: frozenset[PinReason] = frozenset()
+        self.holds_slot = False
+        self.process_id = 0
+        self._cursor = client_cursor(WANTED, max_held_bytes=desk.settings.limits.max_inspected_bytes)
+        self._local: LocalAnswers | None = None
+        self._pending: list[tuple[bytes, Sequence[Fact]]] = []
+        self._pending_bytes = 0
+        self._asked_at = 0.0
+        self._granted_at = 0.0
+        self._unsynced = False
+        self._late_copy = False
+        self._unbounded = False
+        self._unnamed_parse: bytes = NOTHING_KEPT
+        self._replays_parse = False
+        self._clears: SqlFacts = PLAIN
+        self._cancel_when_injected = False
+        self._server_paused = False
+        self._lone_timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.TimerHandle | None = None
+
+    # -- the socket -------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            buffer, facts = self._cursor.feed(data)
+        except ProtocolViolation as violation:
+            self._broke_protocol(violation)
+            return
+        if not buffer:
+            return
+        if self.phase is Phase.IDLE:
+            self._begin(buffer, facts)
+        elif self.phase is Phase.LINKED:
+            self._forward(buffer, facts)
+        elif self.phase is not Phase.GONE:
+            self._keep(buffer, facts)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed()
+        self._leave()
+
+    def pause_writing(self) -> None:
+        # This client does not drain its result: stop reading the server rather than hold the result here.
+        if self.server is not None:
+            self._server_paused = True
+            self.server.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._server_paused and self.server is not None:
+            self.server.transport.resume_reading()
+        self._server_paused = False
+
+    def _broke_protocol(self, violation: ProtocolViolation) -> None:
+        self._desk.measures.protocol_violations["client"] += 1
+        self._desk.log.info("client_broke_protocol", violation=str(violation), **self.identity.log_keys())
+        self.end(refusals.protocol_violation(str(violation)))
+
+    def end(self, error: ErrorFields | None) -> None:
+        """Say why, and close."""
+        if self.phase is Phase.GONE:
+            return
+        if error is not None:
+            self.transport.write(messages.error_response(error))
+        self._leave()
+        self.transport.close()
+
+    # -- entering -----------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """AuthenticationOk is sent. First a place in the class, then a server connection where that is needed."""
+        desk = self._desk
+        self._asked_at = desk.now()
+        desk.door.join(_PlaceSeeker(self), self.class_name, desk.queue_timeout(self.class_name))
+
+    def place_refused(self, refusal: Refuse) -> None:
+        self._desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
+        self.refused(refusal)
+
+    def place_granted(self) -> None:
+        table = self.pool.table
+        if not self.session_hold and table.is_known:
+            self.settings = table.settings_or_none(self.identity.parameters)
+            if self.settings is not None:
+                self._entered()
+                return
+        self._request_slot(unbounded=self.session_hold)
+
+    def _prepare_first_server(self, server: ServerConnection) -> None:
+        """Entering needs the server: for its parameters, to try this client's own, or for the whole session."""
+        table = self.pool.table
+        known = table.settings_or_none(self.identity.parameters)
+        want = known or table.intern({**table.neutral.values, **self.identity.parameters})
+        if want is server.settings:
+            self._first_server_is_fit(server)
+        else:
+            self._send_alone(server, apply_sql(difference(server.settings, want)), want)
+
+    def _first_server_is_fit(self, server: ServerConnection) -> None:
+        self.settings = server.settings
+        if self.session_hold:
+            self.phase = Phase.LINKED
+            self._say_entered()
+            self._flush_pending()
+        else:
+            self._release_server(server)
+            self._entered()
+
+    def _entered(self) -> None:
+        self.phase = Phase.IDLE
+        self._say_entered()
+        self._begin_pending()
+
+    def _say_entered(self) -> None:
+        assert self.settings is not None, "a client enters with known settings"
+        self.process_id, key = self._desk.keys.issue(self, self.identity.minor_version)
+        own = self.settings.values
+        greeting = [
+            messages.parameter_status(name, own.get(name.lower(), value))
+            for name, value in self.pool.table.reported.items()
+        ]
+        greeting += (messages.backend_key_data(self.process_id, key), messages.ready_for_query(b"I"))
+        self.transport.write(b"".join(greeting))
+        self._desk.measures.logins += 1
+
+    # -- beginning a unit of work -------------------------------------------------------------------------------------
+
+    def _begin(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        """The client is idle and sends something. The first branch is the hot path: one simple query."""
+        if (
+            len(facts) == 1
+            and facts[0] == (messages.QUERY, 0, len(buffer))
+            and self._local is None
+            and inspect_sql(buffer[5:-1]) is PLAIN
+            and self._desk.gate.try_grant(self.id, self.class_name, self._desk.now())
+        ):
+            self._begin_query(buffer, facts)
+        else:
+            self._begin_slowly(buffer, facts)
+
+    def _begin_query(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        desk, settings = self._desk, self.settings
+        assert settings is not None, "an idle client has entered"
+        self.holds_slot = True
+        self._unnamed_parse = NOTHING_KEPT
+        self._granted_at = self._asked_at = now = desk.now()
+        desk.measures.of(self.class_name).wait_granted.counts[0] += 1
+        server = self.pool.take_idle_or_none(settings)
+        if server is not None and server.settings is settings and now - server.idle_since < desk.check_after_seconds:
+            self.phase = Phase.LINKED
+            self.server = server
+            server.link(self)
+            server.send(buffer, _QUERY_ONLY)
+            return
+        self._pending.append((buffer, facts))
+        self.phase = Phase.DIALLING
+        if server is not None:
+            self.server_ready(server)
+        else:
+            self.pool.want(self)
+
+    def _begin_slowly(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        if self._local is not None or buffer[0] in NEEDS_NO_SERVER:
+            buffer, facts = self._answer_locally(buffer, facts)
+            if not buffer:
+                return
+        seen = examine(buffer, facts)
+        if seen.leaves_at == 0:
+            self.end(None)
+            return
+        self._keep(buffer, facts)
+        self._replays_parse = uses_unnamed_statement_of_before(buffer)
+        if self._replays_parse and not self._unnamed_parse:
+            self._refuse_unit(refusals.no_unnamed_statement())
+        else:
+            self._request_slot(unbounded=seen.facts.pin is not None)
+
+    def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
+        local = self._local or LocalAnswers()
+        answer, rest = local.consume(buffer)
+        if answer:
+            self.transport.write(answer)
+        self._local = None if local.is_idle else local
+        return rest, facts_from(facts, len(buffer) - len(rest))
+
+    def _begin_pending(self) -> None:
+        """The client is idle again and has sent more in the meantime."""
+        if self._pending and self.phase is Phase.IDLE:
+            buffer, facts = self._take_pending()
+            self._begin(buffer, facts)
+
+    def _request_slot(self, *, unbounded: bool) -> None:
+        desk = self._desk
+        down = desk.registry.connector.down
+        if down is not None:
+            self._fail_for_want_of_server(down)
+            return
+        if self.phase is Phase.IDLE:
+            self.phase = Phase.WAITING
+        self._asked_at = desk.now()
+        self._unbounded = unbounded
+        desk.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=unbounded)
+
+    # -- what the gate decides ----------------------------------------------------------------------------------------
+
+    def granted(self, grant: Grant) -> None:
+        self.holds_slot = True
+        self._granted_at = self._desk.now()
+        if self.phase is Phase.WAITING:
+            self.phase = Phase.DIALLING
+        self.pool.want(self)
+
+    def refused(self, refusal: Refuse) -> None:
+        if self.phase is Phase.ENTERING:
+            self.end(refusals.refused(refusal, "FATAL"))
+        else:
+            self._refuse_unit(refusals.refused(refusal, "ERROR"))
+
+    def still_waiting(self, event: StillWaiting) -> None:
+        self.transport.write(messages.notice_response(refusals.still_waiting(event)))
+
+    def _refuse_unit(self, error: ErrorFields) -> None:
+        """The unit of work that was to begin does not. The client connection stays usable."""
+        self.phase = Phase.IDLE
+        local = self._local or LocalAnswers()
+        buffer, facts = self._take_pending()
+        if self._replays_parse and self._unnamed_parse:
+            local.parsed_before(self._unnamed_parse)
+        self._replays_parse = False
+        answer, rest = local.refuse(error, buffer)
+        self.transport.write(answer)
+        self._local = None if local.is_idle else local
+        if rest:
+            self._begin(rest, facts_from(facts, len(buffer) - len(rest)))
+
+    # -- what the pool brings -----------------------------------------------------------------------------------------
+
+    def gives_up_at(self) -> float:
+        return self._asked_at + self._desk.queue_timeout(self.class_name)
+
+    def server_failed(self, error: ErrorFields) -> None:
+        self._slot_over()
+        self._fail_for_want_of_server(error)
+
+    def _fail_for_want_of_server(self, error: ErrorFields) -> None:
+        if self.phase is Phase.ENTERING:
+            self.end(replace(error, severity="FATAL"))
+        else:
+            self._refuse_unit(replace(error, severity="ERROR"))
+
+    def server_ready(self, server: ServerConnection) -> None:
+        server.link(self)
+        self.server = server
+        if self.phase is Phase.ENTERING:
+            self._prepare_first_server(server)
+        elif self._desk.now() - server.idle_since >= self._desk.check_after_seconds:
+            self._send_alone(server, "", None)  # idle for long: does it still answer?
+        else:
+            self._link(server)
+
+    def _send_alone(self, server: ServerConnection, sql: str, want: Settings | None) -> None:
+        """Send something of ours and await the answer before anything of the client's."""
+        server.transport.write(server.inject(sql, want=want))
+        self._lone_timer = self._desk.loop.call_later(self._desk.settings.pool.dial_timeout_seconds, self._lone_timeout)
+
+    def _lone_timeout(self) -> None:
+        """The connection does not answer; nothing of the client's was sent on it, so another one will do."""
+        self._lone_timer = None
+        server = self.server
+        assert server is not None, "the timer runs while a connection is tried"
+        self.server = None
+        self.pool.close(server)
+        self.pool.want(self)
+
+    def _link(self, server: ServerConnection) -> None:
+        """The connection is fit: bring it to the client's settings and send what was kept."""
+        settings = self.settings
+        assert settings is not None, "a client that begins a unit has entered"
+        if server.settings is not settings:
+            changes = difference(server.settings, settings)
+            if not self.pool.table.are_accepted(changes):
+                self._send_alone(server, apply_sql(changes), settings)
+                return
+            server.transport.write(server.inject(apply_sql(changes), want=settings))
+            self._desk.measures.parameters_reapplied += 1
+        self.phase = Phase.LINKED
+        self._flush_pending()
+
+    def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
+        if self._lone_timer is not None:
+            self._lone_timer.cancel()
+            self._lone_timer = None
+        if error is not None:
+            self._desk.measures.parameters_failed += 1
+            self.end(replace(error, severity="FATAL"))
+        elif self.phase is Phase.ENTERING:
+            self._first_server_is_fit(server)
+        elif self.phase is Phase.DIALLING:
+            self._link(server)
+        elif self._cancel_when_injected:
+            self._cancel_when_injected = False
+            self._desk.canceller.cancel(server)
+
+    def server_lost(self, server: ServerConnection) -> None:
+        self.server = None
+        if self._lone_timer is not None:
+            self._lone_timer.cancel()
+            self._lone_timer = None
+            self.pool.want(self)
+            return
+        self._desk.measures.servers_lost_linked += 1
+        # A FATAL of the server's own has gone through already.
+        self.end(None if server.told_fatal else refusals.server_lost())
+
+    # -- linked -------------------------------------------------------------------------------------------------------
+
+    def _flush_pending(self) -> None:
+        if self._pending:
+            buffer, facts = self._take_pending()
+            self._forward(buffer, facts)
+
+    def _forward(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        server = self.server
+        assert server is not None, "a linked client has its server connection"
+        if not facts:
+            server.transport.write(buffer)
+            self._streamed(server)
+            return
+        seen = examine(buffer, facts, copying_in=server.copying_in)
+        if seen.facts is not PLAIN and not self._may_change_session(server, seen, buffer, facts):
+            return
+        if seen.leaves_at >= 0:
+            self.end(None)
+            return
+        self._send(server, buffer, seen)
+
+    def _send(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
+        if self._replays_parse:
+            self._replays_parse = False
+            server.replay_parse()
+            server.transport.write(self._unnamed_parse)
+        if seen.unnamed_parse is not None:
+            self._unnamed_parse = seen.unnamed_parse
+        was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
+        server.send(buffer, seen.awaited)
+        if seen.whole:
+            self._unsynced = False
+        elif seen.ends_copy:
+            self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
+        elif not server.copying_in:
+            self._unsynced = True
+
+    def _streamed(self, server: ServerConnection) -> None:
+        """A part of a long message, or messages without a decision in them, went to the server."""
+        if self._late_copy:
+            # The COPY had failed in the middle of this message; now the message is whole and the server is free.
+            if not self._is_mid_message():
+                self._late_copy = False
+                self.unit_may_be_over()
+        elif not server.copying_in:
+            self._unsynced = True
+
+    def _is_mid_message(self) -> bool:
+        return not self._cursor.at_boundary and self._cursor.held_bytes == 0
+
+    def unit_may_be_over(self) -> None:
+        server = self.server
+        assert server is not None, "the server tells its holder"
+        if self._unsynced or self.pins or self.session_hold or server.cancels_under_way:
+            if self._desk.draining:
+                self._desk.tell_if_drained()
+            return
+        if self._is_mid_message():
+            self._late_copy = True
+            return
+        self.phase = Phase.IDLE
+        self._release_server(server)
+
+    def cancel_over(self) -> None:
+        server = self.server
+        if server is not None and server.is_clean and self.phase is Phase.LINKED:
+            self.unit_may_be_over()
+
+    def _release_server(self, server: ServerConnection) -> None:
+        self.server = None
+        server.unlink()
+        if self._server_paused:
+            self._server_paused = False
+            server.transport.resume_reading()
+        if server.settings is not self.settings:
+            self._settings_changed(server.settings)
+        self.pool.put_idle(server)
+        self._slot_over()
+
+    def _slot_over(self) -> None:
+        """The slot goes back; the time it was held is noted."""
+        desk = self._desk
+        self.holds_slot = False
+        held = desk.now() - self._granted_at
+        measures = desk.measures.of(self.class_name)
+        measures.hold.observe(held)
+        measures.transaction.observe(desk.now() - self._asked_at)
+        desk.gate.release(self.id)
+        if desk.draining:
+            desk.tell_if_drained()
+
+    @property
+    def is_busy(self) -> bool:
+        """Waits or works: a drain gives it time. A session that is only held does not count."""
+        if self.phase is Phase.LINKED and self.server is not None:
+            return not self.server.is_clean or self._unsynced
+        return self.phase not in (Phase.IDLE, Phase.GONE)
+
+    def reclassify(self) -> None:
+        name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
+        self.class_name = self._desk.classify(self.identity, name)
+
+    def _settings_changed(self, settings: Settings) -> None:
+        """The client changed a parameter. A new application_name counts from the next transaction on."""
+        had, self.settings = self.settings, settings
+        name = settings.values.get("application_name", "")
+        if had is not None and had.values.get("application_name", "") != name:
+            self.reclassify()
+
+    # -- session state that cannot be shared ---------------------------------------------------------------------------
+
+    def _may_change_session(
+        self, server: ServerConnection, seen: Examination, buffer: bytes, facts: Sequence[Fact]
+    ) -> bool:
+        """Decide before forwarding what would leave session state. False: it was refused and answered."""
+        found = seen.facts
+        if not server.awaiting and len(seen.awaited) == 1 and seen.whole:
+            self._clears = found
+            server.tells_ready = True
+        if found.pin is None:
+            return True
+        if not self._unbounded and not self.session_hold:
+            refusal = self._desk.gate.request_pin(self.id)
+            if refusal is not None:
+                self._refuse_in_transaction(server, refusals.refused(refusal, "ERROR"), buffer, facts)
+                return False
+            self._unbounded = True
+        if found.pin not in self.pins:
+            self.pins |= found.pins
+            self._desk.measures.pins[self.class_name, found.pin.value] += 1
+        return True
+
+    def ready(self, failed: bool) -> None:
+        """The statement that clears session state was answered."""
+        server, found = self.server, self._clears
+        assert server is not None, "the server tells its holder"
+        server.tells_ready = False
+        self._clears = PLAIN
+        if failed or server.last_status != IDLE_STATUS:
+            return
+        if self.pins and found.clears:
+            self.pins -= found.clears
+            if not self.pins and not self.session_hold:
+                self._unbounded = False
+                self._desk.gate.unpin(self.id)
+        if found.resets_parameters:
+            self._restore_startup_parameters(server)
+
+    def _restore_startup_parameters(self, server: ServerConnection) -> None:
+        """RESET ALL must bring back what the client started with, not what the server connection was dialled with."""
+        table = self.pool.table
+        own = table.settings_or_none(self.identity.parameters)
+        if own is None or own is server.settings:
+            return
+        told = server.settings.values
+        self.transport.write(
+            b"".join(
+                messages.parameter_status(name, own.values[name.lower()])
+                for name in table.reported
+                if own.values.get(name.lower(), "") != told.get(name.lower(), "")
+            )
+        )
+        server.transport.write(server.inject(apply_sql(difference(server.settings, own)), want=own))
+
+    def _refuse_in_transaction(
+        self, server: ServerConnection, error: ErrorFields, buffer: bytes, facts: Sequence[Fact]
+    ) -> None:
+        """A pin is refused: the transaction ends on the server now, and for the client at its COMMIT or ROLLBACK."""
+        if server.awaiting or self._unsynced:
+            self.end(replace(error, severity="FATAL"))  # answers are still to come: an error now would overtake them
+            return
+        in_block = server.last_status != IDLE_STATUS
+        self._keep(buffer, facts)
+        self.phase = Phase.CLEANING
+        self.server = None
+        Cleaning(server, self.pool, self._desk.canceller, lambda: self._cleaned(in_block, error)).begin(
+            is_dirty=bool(self.pins), is_mid_message=self._is_mid_message()
+        )
+
+    def _cleaned(self, in_block: bool, error: ErrorFields) -> None:
+        self._slot_over()
+        if self.phase is Phase.GONE:
+            return
+        if in_block:
+            self._local = LocalAnswers()
+            self._local.enter_failed_block()
+        self._refuse_unit(error)
+
+    # -- cancel, leave ------------------------------------------------------------------------------------------------
+
+    def cancel_requested(self) -> None:
+        """A CancelRequest names this client."""
+        desk = self._desk
+        if self.phase is Phase.WAITING:
+            desk.measures.cancels_of_waiting += 1
+            desk.gate.leave(self.id, self.class_name, desk.now() - self._asked_at)
+            self._refuse_unit(refusals.cancelled_while_waiting())
+        elif self.phase is Phase.DIALLING and self.server is None:
+            desk.measures.cancels_of_waiting += 1
+            self.pool.gave_up(self)
+            self._slot_over()
+            self._refuse_unit(refusals.cancelled_while_waiting())
+        elif self.server is not None and self.server.is_injecting:
+            self._cancel_when_injected = True
+        elif self.server is not None and self.server.awaiting:
+            desk.canceller.cancel(self.server)
+
+    def _leave(self) -> None:
+        """The client is gone, or is being sent away. Whatever it holds goes back, in its own time."""
+        if self.phase is Phase.GONE:
+            return
+        phase, self.phase = self.phase, Phase.GONE
+        self._stop_timers()
+        desk, server = self._desk, self.server
+        self.server = None
+        if server is not None:
+            Cleaning(server, self.pool, desk.canceller, self._slot_over).begin(
+                is_dirty=bool(self.pins) or self.session_hold,
+                is_mid_message=self._unsynced or self._is_mid_message(),
+            )
+        elif phase is not Phase.CLEANING and self.holds_slot:
+            self.pool.gave_up(self)
+            self._slot_over()
+        else:
+            desk.gate.leave(self.id, self.class_name, desk.now() - self._asked_at)
+        self._pending.clear()
+        desk.client_left(self)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._lone_timer, self._probe):
+            if timer is not None:
+                timer.cancel()
+        self._lone_timer = self._probe = None
+
+    # -- bytes that must wait -----------------------------------------------------------------------------------------
+
+    def _keep(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        """Keep what the client sends while it waits. Reading goes on, or the loss of the peer would not be noticed."""
+        self._pending.append((buffer, facts))
+        self._pending_bytes += len(buffer)
+        if self._pending_bytes > self._desk.settings.limits.max_waiting_bytes and self._probe is None:
+            self.transport.pause_reading()
+            self._probe = self._desk.loop.call_later(_PROBE_SECONDS, self._probe_peer)
+
+    def _take_pending(self) -> tuple[bytes, Sequence[Fact]]:
+        pending, self._pending = self._pending, []
+        self._pending_bytes = 0
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+            self.transport.resume_reading()
+        if len(pending) == 1:
+            return pending[0]
+        facts: list[Fact] = []
+        at = 0
+        for buffer, found in pending:
+            facts += facts_moved(found, at)
+            at += len(buffer)
+        return b"".join(buffer for buffer, _ in pending), facts
+
+    def _probe_peer(self) -> None:
+        """A paused transport reports neither FIN nor RST: ask the kernel once a second."""
+        poller = select.poll()
+        poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if any(event & _HANGUP for _, event in poller.poll(0)):
+            self.transport.abort()
+            return
+        self._probe = self._desk.loop.call_later(_PROBE_SECONDS, self._probe_peer)
+
+
+class _PlaceSeeker:
+    """Stands for a client at the door, where the answer is about its place and not about a slot."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.id = client.id
+        self._client = client
+
+    def granted(self, grant: Grant) -> None:
+        self._client.place_granted()
+
+    def refused(self, refusal: Refuse) -> None:
+        self._client.place_refused(refusal)
+
+    def still_waiting(self, event: StillWaiting) -> None:
+        self._client.still_waiting(event)
+
+
+def facts_moved(facts: Sequence[Fact], by: int) -> list[Fact]:
+    """The same facts, for a buffer with `by` more bytes in front."""
+    return [(kind, start + by, end + by if end >= 0 else end) for kind, start, end in facts]
+
+
+def facts_from(facts: Sequence[Fact], cut: int) -> Sequence[Fact]:
+    """The facts of the buffer without its first `cut` bytes."""
+    return facts if cut == 0 else facts_moved([fact for fact in facts if fact[1] >= cut], -cut)

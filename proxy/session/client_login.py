@@ -1,0 +1,254 @@
+"""A client until it is authenticated: startup packet, TLS, password, cancel requests.
+
+Owns: this socket up to AuthenticationOk, and the time a login may take.
+Does not know: slots and pools; an authenticated client is handed over to `client`.
+Source: PostgreSQL manual, "Start-up", "Canceling Requests in Progress", "SSL Session Encryption" (protocol-flow).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from proxy.session import refusals
+from proxy.session.client import ClientConnection
+from proxy.session.frontdesk import Frontdesk, Identity
+from proxy.session.parameters import NOT_SETTINGS
+from proxy.session.transports import set_up
+from proxy.wire import messages
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.framing import Cursor, login_cursor
+from proxy.wire.login import ClientLogin, Credentials, LoginState
+from proxy.wire.messages import ErrorFields
+from proxy.wire.startup import (
+    CancelRequest,
+    GSSENCRequest,
+    SSLRequest,
+    StartupMessage,
+    StartupReader,
+    parse_startup_packet,
+    split_options,
+)
+
+NEWEST_MINOR_VERSION: Final = 2  # of protocol 3
+
+
+class ClientLoginProtocol(asyncio.Protocol):
+    """The protocol object of a client that is not authenticated yet."""
+
+    __slots__ = (
+        "_cursor",
+        "_desk",
+        "_is_encrypted",
+        "_login",
+        "_reader",
+        "_startup",
+        "_timer",
+        "transport",
+    )
+
+    def __init__(self, desk: Frontdesk) -> None:
+        self._desk = desk
+        self._reader = StartupReader(desk.settings.limits.max_startup_bytes)
+        self._startup: StartupMessage | None = None
+        self._login: ClientLogin | None = None
+        self._cursor: Cursor | None = None
+        self._is_encrypted = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        desk = self._desk
+        self.transport = set_up(transport)
+        if self._is_encrypted:
+            return  # the same client, its TLS handshake is done
+        desk.connected += 1
+        self._timer = desk.loop.call_later(desk.settings.listen.login_timeout_seconds, self._timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._desk.connected -= 1
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if self._cursor is None:
+                self._startup_bytes(data)
+            else:
+                self._login_bytes(self._cursor, data)
+        except ProtocolViolation as violation:
+            self._desk.measures.protocol_violations["startup"] += 1
+            self._desk.log.info("client_broke_protocol", violation=str(violation), during="login")
+            self._fail(refusals.protocol_violation(str(violation)))
+
+    def _timeout(self) -> None:
+        self._timer = None
+        self._desk.measures.login_timeouts += 1
+        self._fail(refusals.login_timeout(self._desk.settings.listen.login_timeout_seconds))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self, error: ErrorFields) -> None:
+        self._stop_timer()
+        if not self.transport.is_closing():
+            self.transport.write(messages.error_response(error))
+            self.transport.close()
+
+    # -- startup packets ----------------------------------------------------------------------------------------------
+
+    def _startup_bytes(self, data: bytes) -> None:
+        packet_bytes = self._reader.feed(data)
+        if packet_bytes is None:
+            return
+        packet, rest = parse_startup_packet(packet_bytes), self._reader.rest
+        self._reader = StartupReader(self._desk.settings.limits.max_startup_bytes)
+        if isinstance(packet, StartupMessage):
+            self._begin_login(packet, rest)
+        elif isinstance(packet, CancelRequest):
+            self._cancel(packet)
+        elif rest:
+            raise ProtocolViolation("bytes follow a request for encryption before it was answered")
+        elif isinstance(packet, GSSENCRequest):
+            self.transport.write(b"N")
+        else:
+            self._answer_ssl_request(packet)
+
+    def _cancel(self, request: CancelRequest) -> None:
+        desk = self._desk
+        client = desk.keys.find_or_none(request)
+        if client is None:
+            desk.measures.cancels_unknown += 1
+        else:
+            client.cancel_requested()
+        self.transport.close()
+
+    def _answer_ssl_request(self, _: SSLRequest) -> None:
+        context = self._desk.settings.listen.ssl_context
+        if context is None or self._is_encrypted:
+            self.transport.write(b"N")
+            return
+        # Nothing may be read before the handshake reads it: the ClientHello would be lost.
+        self.transport.pause_reading()
+        self.transport.write(b"S")
+        self._desk.tasks.spawn(self._encrypt(), name="TLS handshake of a client")
+
+    async def _encrypt(self) -> None:
+        desk, context = self._desk, self._desk.settings.listen.ssl_context
+        assert context is not None, "S was answered"
+        self._is_encrypted = True
+        seconds = desk.settings.listen.login_timeout_seconds
+        try:
+            transport = await desk.loop.start_tls(
+                self.transport, self, context, server_side=True, ssl_handshake_timeout=seconds
+            )
+        except (OSError, TimeoutError) as error:
+            desk.log.info("client_tls_failed", why=str(error))
+            self.transport.abort()
+            return
+        assert transport is not None, "start_tls returns the new transport"
+        self.connection_made(transport)
+
+    # -- authentication -----------------------------------------------------------------------------------------------
+
+    def _begin_login(self, startup: StartupMessage, rest: bytes) -> None:
+        desk = self._desk
+        refusal = self._refusal_before_login()
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        self._startup = startup
+        if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
+            minor = min(startup.minor, NEWEST_MINOR_VERSION)
+            negotiate = messages.negotiate_protocol_version(minor, startup.unsupported_protocol_options)
+            self.transport.write(negotiate)
+        auth = desk.settings.auth
+        stored = auth.users.get(startup.user)
+        self._login = ClientLogin(startup.user, auth.method, stored, mock_secret=desk.mock_secret)
+        self._cursor = login_cursor()
+        self._after(self._login, self._login.start())
+        if rest and self._cursor is not None and self.transport.get_protocol() is self:
+            self.data_received(rest)
+
+    def _refusal_before_login(self) -> ErrorFields | None:
+        listen = self._desk.settings.listen
+        if self._desk.draining:
+            return refusals.shutting_down_new()
+        if listen.ssl_required and not self._is_encrypted and not self._is_unix():
+            return refusals.tls_required()
+        if self._desk.connected > listen.max_client_connections:
+            return refusals.too_many_clients(listen.max_client_connections)
+        return None
+
+    def _is_unix(self) -> bool:
+        return not isinstance(self.transport.get_extra_info("peername"), tuple)
+
+    def _login_bytes(self, cursor: Cursor, data: bytes) -> None:
+        buffer, facts = cursor.feed(data)
+        for kind, start, end in facts:
+            login = self._login
+            if kind == messages.TERMINATE or login is None or login.state is not LoginState.WAITING:
+                self.transport.close()
+                return
+            if end < 0:
+                raise ProtocolViolation("password message too long")
+            self._after(login, login.receive(kind, buffer[start + 5 : end]))
+
+    def _after(self, login: ClientLogin, reply: bytes) -> None:
+        if login.state is LoginState.ACCEPTED:
+            self._accepted(login, reply)
+        elif login.state is LoginState.REFUSED:
+            self._refused(login)
+        else:
+            self.transport.write(reply)
+
+    def _refused(self, login: ClientLogin) -> None:
+        desk = self._desk
+        assert login.error is not None, "a refused login carries its error"
+        assert self._startup is not None, "a login begins with a startup packet"
+        desk.measures.login_failures[login.error.code] += 1
+        desk.log.info("login_refused", user=self._startup.user, why=login.reason)
+        self._fail(login.error)
+
+    def _accepted(self, login: ClientLogin, reply: bytes) -> None:
+        """Authenticated: from here on `ClientConnection` has the socket."""
+        startup, desk = self._startup, self._desk
+        assert startup is not None, "a login begins with a startup packet"
+        if startup.replication:
+            self._fail(refusals.no_replication())
+            return
+        identity = self._identity(startup)
+        self._stop_timer()
+        self.transport.write(reply + messages.authentication_ok())
+        pool = desk.registry.pool(identity.database, identity.user)
+        if login.credentials != Credentials() or pool.credentials is None:
+            pool.credentials = login.credentials
+        client = ClientConnection(desk, identity, self.transport, desk.next_client_id(), self._ended)
+        self.transport.set_protocol(client)
+        desk.client_entered(client)
+        client.enter()
+
+    def _ended(self) -> None:
+        self._desk.connected -= 1
+
+    def _identity(self, startup: StartupMessage) -> Identity:
+        parameters = dict(split_options(startup.parameters.get("options", "")))
+        parameters.update(
+            (name, value)
+            for name, value in startup.parameters.items()
+            if name.lower() not in NOT_SETTINGS and not name.startswith("_pq_.")
+        )
+        parameters = {name.lower(): value for name, value in parameters.items()}
+        peer = self.transport.get_extra_info("peername")
+        return Identity(
+            user=startup.user,
+            database=startup.database,
+            application_name=parameters.get("application_name", ""),
+            address=None if self._is_unix() else peer[0],
+            minor_version=min(startup.minor, NEWEST_MINOR_VERSION),
+            parameters=parameters,
+        )
+
+
+def make_factory(desk: Frontdesk) -> Callable[[], ClientLoginProtocol]:
+    """What a listening socket calls for each new client."""
+    return lambda: ClientLoginProtocol(desk)

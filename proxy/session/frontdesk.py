@@ -1,0 +1,162 @@
+"""What every client connection shares: the gate, the pools, the keys, the counts.
+
+Owns: the set of logged-in clients and how one is classified.
+Does not know: listening sockets and logins (`listener`, `client_login`), how settings were read.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final
+
+import structlog
+
+from proxy.admission.classes import ClientId
+from proxy.admission.classification import Classifier
+from proxy.session.cancel import CancelKeys, Canceller
+from proxy.session.client import ClientConnection
+from proxy.session.gate import Door, Gate
+from proxy.session.measures import Measures
+from proxy.session.pool import Registry
+from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
+from proxy.session.tasks import TaskGroup
+
+_MAX_UNMATCHED_NAMES: Final = 1000
+_UNKNOWN_CLASS: Final = ClassBehaviour()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is. `parameters` are the session parameters of its startup packet, by lower-case name."""
+
+    user: str
+    database: str
+    application_name: str
+    address: str | None  # None on a unix socket
+    minor_version: int
+    parameters: Mapping[str, str]
+
+    def log_keys(self) -> dict[str, str]:
+        return {
+            "user": self.user,
+            "database": self.database,
+            "application_name": self.application_name,
+            "address": self.address or "unix",
+        }
+
+
+class Frontdesk:
+    """The shared side of all client connections of this process."""
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        classifier: Classifier,
+        gate: Gate,
+        door: Door,
+        registry: Registry,
+        measures: Measures,
+        tasks: TaskGroup,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.settings = settings
+        self.classifier = classifier
+        self.gate = gate
+        self.door = door
+        self.registry = registry
+        self.measures = measures
+        self.tasks = tasks
+        self.loop = loop
+        self.now: Callable[[], float] = loop.time
+        self.log = structlog.get_logger()
+        self.keys = CancelKeys()
+        self.canceller = Canceller(registry.connector, measures, tasks)
+        self.clients: set[ClientConnection] = set()
+        self.connected = 0  # sockets, those that have not finished their login included
+        self.draining = False
+        self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
+        self.check_after_seconds = settings.pool.check_after_seconds
+        self.unmatched: dict[str, tuple[int, float]] = {}
+        self.unmatched_clients = 0
+        self._ids = count(1)
+        self._drained: asyncio.Event | None = None
+
+    def next_client_id(self) -> ClientId:
+        return ClientId(next(self._ids))
+
+    def classify(self, identity: Identity, application_name: str) -> str:
+        found = self.classifier.classify(application_name, identity.user, identity.database, identity.address)
+        return found.class_name
+
+    def behaviour(self, class_name: str) -> ClassBehaviour:
+        return self.settings.classes.get(class_name, _UNKNOWN_CLASS)
+
+    def pool_mode(self, class_name: str) -> PoolMode:
+        return self.behaviour(class_name).pool_mode
+
+    def queue_timeout(self, class_name: str) -> float:
+        return self.behaviour(class_name).queue_timeout_seconds
+
+    def flow(self, identity: Identity, class_name: str) -> Hashable:
+        """What fairness inside the class goes by: clients with the same value share one place in its queue's order."""
+        key = self.behaviour(class_name).flow_key
+        if key == "identity":
+            return (identity.user, identity.address, identity.application_name)
+        value: str | None = getattr(identity, key)
+        return value
+
+    def note_unmatched(self, application_name: str) -> None:
+        """A client matched no class. Names are chosen by clients, so only the first are listed."""
+        self.unmatched_clients += 1
+        times, first_seen = self.unmatched.get(application_name, (0, 0.0))
+        if times or len(self.unmatched) < _MAX_UNMATCHED_NAMES:
+            self.unmatched[application_name] = (times + 1, first_seen or time.time())
+
+    def client_entered(self, client: ClientConnection) -> None:
+        self.clients.add(client)
+        identity = client.identity
+        found = self.classifier.classify(identity.application_name, identity.user, identity.database, identity.address)
+        if not found.matched:
+            self.note_unmatched(identity.application_name)
+
+    def client_left(self, client: ClientConnection) -> None:
+        self.clients.discard(client)
+        self.keys.withdraw(client.process_id)
+        self.door.left(client.id)
+        if self.draining:
+            self.tell_if_drained()
+
+    # -- new settings -------------------------------------------------------------------------------------------------
+
+    def adopt(self, settings: SessionSettings, classifier: Classifier) -> None:
+        """Take over what may change while running: users, bounds, classes. Sockets and the upstream stay."""
+        self.settings = replace(settings, upstream=self.settings.upstream)
+        self.classifier = classifier
+        self.check_after_seconds = settings.pool.check_after_seconds
+        self.registry.settings = settings.pool
+
+    def reclassify(self) -> None:
+        """Every client belongs to a class that exists, from its next unit of work on."""
+        for client in self.clients:
+            client.reclassify()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Refuse new clients and wait, at most so long, until nobody waits or works."""
+        self.draining = True
+        self._drained = asyncio.Event()
+        self.tell_if_drained()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._drained.wait()
+        except TimeoutError:
+            self.log.warning("drain_timeout", clients_at_work=sum(client.is_busy for client in self.clients))
+
+    def tell_if_drained(self) -> None:
+        """Called while draining whenever a slot was given back or a client left."""
+        if self._drained is not None and not any(client.is_busy for client in self.clients):
+            self._drained.set()

@@ -1,0 +1,206 @@
+"""Messages that need no server: answered, ignored or refused here as the server would.
+
+Owns: what a client is told while it has no server connection: after a refusal, in a failed transaction block that
+exists only here, for a lone Sync, for copy data that comes too late.
+Does not know: why a unit was refused, slots, sockets.
+Source: PostgreSQL manual, "Message Flow" (protocol-flow).
+
+    NORMAL      Sync -> ReadyForQuery; Flush, CopyData, CopyDone, CopyFail -> ignored; anything else needs a server
+    DISCARDING  everything up to Sync is dropped, as after an error in the extended protocol
+    FAILED      as a server in a failed transaction block: only the end of the block is accepted
+
+A refused BEGIN must end in FAILED: with status "I" the rest of a script would run in autocommit.
+"""
+
+from enum import Enum
+from struct import Struct
+from typing import Final
+
+from proxy.session import refusals
+from proxy.wire import messages
+from proxy.wire.messages import ErrorFields
+from proxy.wire.sql import TransactionEffect, transaction_effect
+
+_length: Final = Struct(">I")
+_HEADER_BYTES: Final = 5
+_MAX_KEPT_BYTES: Final = 64 * 1024  # a longer message cannot be an end of transaction and is only skipped
+_IGNORED: Final = frozenset((messages.FLUSH, messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
+NEEDS_NO_SERVER: Final = _IGNORED | {messages.SYNC}
+
+
+class Mode(Enum):
+    NORMAL = "normal"
+    DISCARDING = "discarding"
+    FAILED = "failed"
+
+
+class LocalAnswers:
+    """Takes a client's bytes from a message boundary on, as long as no server is needed."""
+
+    def __init__(self) -> None:
+        self.mode = Mode.NORMAL
+        self._in_failed_block = False
+        self._kept = b""
+        self._skip = 0
+        self._ends: dict[bytes, bool] = {}  # statement name -> its text ends the transaction
+        self._executes_begin = False
+        self._opens = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing here stands between the client and a server."""
+        return self.mode is Mode.NORMAL and not self._kept and not self._skip and not self._in_failed_block
+
+    def refuse(self, error: ErrorFields, data: bytes) -> tuple[bytes, bytes]:
+        """Refuse the unit of work that `data` begins with. Returns the answer and what lies behind the unit."""
+        kind = data[0]
+        if kind in (messages.QUERY, messages.FUNCTION_CALL):
+            end = 1 + _length.unpack_from(data, 1)[0]
+            if kind == messages.QUERY and transaction_effect(data[_HEADER_BYTES : end - 1]).opens:
+                self._in_failed_block = True
+            self._skip = max(0, end - len(data))  # a query too long to be held arrives in pieces
+            answer = messages.error_response(error) + self._ready()
+            self.mode = self._resting_mode()
+            return self._and_then(answer, data[end:])
+        self.mode = Mode.DISCARDING
+        return self._and_then(messages.error_response(error), data)
+
+    def _and_then(self, answer: bytes, rest: bytes) -> tuple[bytes, bytes]:
+        if not rest:
+            return answer, rest
+        more, rest = self.consume(rest)
+        return answer + more, rest
+
+    def consume(self, data: bytes) -> tuple[bytes, bytes]:
+        """Answer what needs no server. Returns the answers, and the rest from the first message that needs one."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        data = self._kept + data
+        self._kept = b""
+        answers: list[bytes] = []
+        at = 0
+        while len(data) - at >= _HEADER_BYTES:
+            kind = data[at]
+            end = at + 1 + _length.unpack_from(data, at + 1)[0]
+            if self.mode is Mode.NORMAL and kind not in NEEDS_NO_SERVER:
+                return b"".join(answers), data[at:]
+            if end > len(data):
+                if end - at <= _MAX_KEPT_BYTES:
+                    break
+                self._skip = end - len(data)
+            answers.append(self._answer(kind, data[at + _HEADER_BYTES : end]))
+            at = min(end, len(data))
+        self._kept = data[at:]
+        return b"".join(answers), b""
+
+    def _answer(self, kind: int, payload: bytes) -> bytes:
+        if self.mode is Mode.NORMAL:
+            return self._ready() if kind == messages.SYNC else b""
+        if self.mode is Mode.DISCARDING:
+            return self._discard(kind, payload)
+        return self._in_failed(kind, payload)
+
+    def _ready(self) -> bytes:
+        return messages.ready_for_query(b"E" if self._in_failed_block else b"I")
+
+    def _resting_mode(self) -> Mode:
+        return Mode.FAILED if self._in_failed_block else Mode.NORMAL
+
+    # -- up to Sync -------------------------------------------------------------------------------------------------
+
+    def _discard(self, kind: int, payload: bytes) -> bytes:
+        if kind == messages.PARSE:
+            self._opens = self._opens or _effect_of_parse(payload).opens
+        elif kind == messages.EXECUTE:
+            self._executes_begin = self._executes_begin or self._opens
+        elif kind == messages.SYNC:
+            self._in_failed_block = self._in_failed_block or self._executes_begin
+            self._opens = self._executes_begin = False
+            self.mode = self._resting_mode()
+            return self._ready()
+        return b""
+
+    def parsed_before(self, parse: bytes) -> None:
+        """The refused unit uses a statement whose Parse message came in an earlier unit."""
+        self._opens = _effect_of_parse(parse[_HEADER_BYTES:]).opens
+
+    # -- in a failed block ------------------------------------------------------------------------------------------
+
+    def enter_failed_block(self) -> None:
+        """The transaction was ended on the server; the client has to find out by its own COMMIT or ROLLBACK."""
+        self._in_failed_block = True
+        if self.mode is Mode.NORMAL:
+            self.mode = Mode.FAILED
+
+    def _in_failed(self, kind: int, payload: bytes) -> bytes:
+        if kind == messages.QUERY:
+            return self._failed_query(payload[:-1])
+        if kind == messages.FUNCTION_CALL:
+            return _aborted() + self._ready()
+        if kind == messages.SYNC:
+            self.mode = self._resting_mode()
+            return self._ready()
+        return self._failed_extended(kind, payload)
+
+    def _failed_query(self, sql: bytes) -> bytes:
+        effect = transaction_effect(sql)
+        if not effect.statements:
+            return messages.empty_query_response() + self._ready()
+        if not effect.first_ends:
+            return _aborted() + self._ready()
+        self._leave_failed_block()
+        # What follows the COMMIT in the same query would need a server: it is an error, and it is not executed.
+        more = _aborted() if len(effect.statements) > 1 else b""
+        return messages.command_complete("ROLLBACK") + more + self._ready()
+
+    def _leave_failed_block(self) -> None:
+        self._in_failed_block = False
+        self._ends.clear()
+        self.mode = Mode.NORMAL
+
+    def _failed_extended(self, kind: int, payload: bytes) -> bytes:
+        if kind == messages.PARSE:
+            return self._failed_parse(payload)
+        if kind == messages.BIND:
+            statement = payload.split(b"\0", 2)[1]
+            return self._only_for(statement, messages.bind_complete())
+        if kind == messages.DESCRIBE:
+            head = messages.parameter_description(()) if payload[:1] == b"S" else b""
+            return self._only_for(payload[1:-1] if payload[:1] == b"S" else b"", head + messages.no_data())
+        if kind == messages.EXECUTE:
+            return self._failed_execute()
+        if kind == messages.CLOSE:
+            return messages.close_complete()
+        return b""  # Flush, late copy data
+
+    def _failed_parse(self, payload: bytes) -> bytes:
+        name = payload.partition(b"\0")[0]
+        if not _effect_of_parse(payload).first_ends:
+            return self._error_up_to_sync()
+        self._ends = {name: True}
+        return messages.parse_complete()
+
+    def _only_for(self, statement: bytes, answer: bytes) -> bytes:
+        return answer if self._ends.get(statement) else self._error_up_to_sync()
+
+    def _failed_execute(self) -> bytes:
+        if not self._ends:
+            return self._error_up_to_sync()
+        self._leave_failed_block()
+        # The batch goes on up to its Sync; anything else in it would need a server.
+        self.mode = Mode.DISCARDING
+        return messages.command_complete("ROLLBACK")
+
+    def _error_up_to_sync(self) -> bytes:
+        self.mode = Mode.DISCARDING
+        return _aborted()
+
+
+def _aborted() -> bytes:
+    return messages.error_response(refusals.in_failed_transaction())
+
+
+def _effect_of_parse(payload: bytes) -> TransactionEffect:
+    return transaction_effect(payload.split(b"\0", 2)[1])

@@ -1,0 +1,425 @@
+"""Server connections: one pool per (database, user), and the physical budget over all of them.
+
+Owns: idle connections, who dials and for whom, eviction, lifetimes, and the count that never exceeds the budget.
+Does not know: classes and queues (whoever asks here holds a slot already), what clients send.
+
+The slot says who may use a server connection; the registry says how many may exist. A granted client takes an idle
+connection, or a new one is dialled; where the budget is full of idle connections of other pools, the coldest of them
+is closed first and counts until it is gone.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from proxy.session.connector import Connector, DialFailed
+from proxy.session.measures import Measures
+from proxy.session.parameters import Settings, SettingsTable
+from proxy.session.server import ServerConnection, ServerState
+from proxy.session.settings import PoolSettings
+from proxy.session.tasks import TaskGroup
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.login import Credentials, ServerLogin
+from proxy.wire.messages import ErrorFields
+
+log = structlog.get_logger()
+
+TOO_MANY_CONNECTIONS: Final = "53300"
+# The server as a whole is not to be used: starting up, shutting down, crashed, unreachable.
+_OUTAGE_CODES: Final = frozenset({"57P03", "57P01", "57P02", "08006", "08001", "08004"})
+_RETRY_SECONDS: Final = (0.05, 1.0)  # between dials that the server answered with "too many connections"
+
+
+class Granted(Protocol):
+    """A holder of a slot that waits here for its server connection."""
+
+    settings: Settings | None
+
+    def server_ready(self, server: ServerConnection) -> None: ...
+
+    def server_failed(self, error: ErrorFields) -> None: ...
+
+    def gives_up_at(self) -> float:
+        """Until when (loop time) a full server is asked again."""
+
+
+class Registry:
+    """All server connections that may exist on the server. `total` is the budget T."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        settings: PoolSettings,
+        measures: Measures,
+        tasks: TaskGroup,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.connector = connector
+        self.settings = settings
+        self.measures = measures
+        self.tasks = tasks
+        self.loop = loop
+        self.total = 0
+        self.dialling = 0  # room taken by dials that have no connection yet
+        self.connections: set[ServerConnection] = set()
+        self.pools: dict[tuple[str, str], Pool] = {}
+        self.on_unresponsive: UnresponsiveHandler | None = None
+        self._waiting_for_room: deque[Pool] = deque()
+        self._evicting: set[ServerConnection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+
+    def pool(self, database: str, user: str) -> "Pool":
+        pool = self.pools.get((database, user))
+        if pool is None:
+            pool = self.pools[database, user] = Pool(self, database, user)
+        return pool
+
+    def forget(self, pool: "Pool") -> None:
+        """A login failed before any succeeded: names that clients invent must not stay in memory."""
+        if pool.is_unused:
+            self.pools.pop((pool.database, pool.user), None)
+
+    @property
+    def count(self) -> int:
+        return len(self.connections) + self.dialling
+
+    def ask_for_room(self, pool: "Pool") -> None:
+        """`pool.dial` is called once there is room for one more connection, at once or later."""
+        if self.count < self.total:
+            self._dial(pool)
+            return
+        self._waiting_for_room.append(pool)
+        if len(self._waiting_for_room) > len(self._evicting):
+            self._evict_coldest()
+
+    def room_given_back(self) -> None:
+        while self._waiting_for_room and self.count < self.total:
+            pool = self._waiting_for_room.popleft()
+            if pool.still_wants_dial():
+                self._dial(pool)
+
+    def _dial(self, pool: "Pool") -> None:
+        assert self.count < self.total, "a dial beyond the budget"
+        self.dialling += 1
+        pool.dial()
+
+    def dial_connected(self, server: ServerConnection) -> None:
+        self.dialling -= 1
+        if server.state is ServerState.GONE:  # it hung up before the dial was told of the connection
+            self.room_given_back()
+        else:
+            self.connections.add(server)
+
+    def dial_ended_without_connection(self) -> None:
+        self.dialling -= 1
+        self.room_given_back()
+
+    def gone(self, server: ServerConnection) -> None:
+        self.connections.discard(server)
+        self._evicting.discard(server)
+        self.room_given_back()
+        if self._emptied is not None and self.count == 0:
+            self._emptied.set()
+
+    async def until_empty(self) -> None:
+        """Until the server has closed its side of every connection."""
+        self._emptied = asyncio.Event()
+        if self.count:
+            await self._emptied.wait()
+
+    def set_total(self, total: int) -> None:
+        """A new budget: idle connections above it close first; nobody who works is disturbed."""
+        self.total = total
+        while self.count - len(self._evicting) > total and self._evict_coldest():
+            pass
+        self.room_given_back()
+
+    def idle(self) -> Iterator[ServerConnection]:
+        for pool in self.pools.values():
+            yield from pool.idle()
+
+    def _evict_coldest(self) -> bool:
+        coldest = min((head for pool in self.pools.values() for head in pool.coldest()), default=None, key=_idle_since)
+        if coldest is None:
+            return False
+        self._evicting.add(coldest)
+        self._owner(coldest).close_idle(coldest)
+        return True
+
+    @staticmethod
+    def _owner(server: ServerConnection) -> "Pool":
+        assert isinstance(server.pool, Pool), "registered connections belong to pools"
+        return server.pool
+
+    # -- ages -------------------------------------------------------------------------------------------------------
+
+    def watch_ages(self) -> None:
+        """Arm the one timer that closes idle connections past their idle time or lifetime."""
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(self.settings.server_idle_timeout_seconds / 2, self._close_aged)
+
+    def _close_aged(self) -> None:
+        self._sweep = None
+        now = self.loop.time()
+        oldest = now - self.settings.server_idle_timeout_seconds
+        for server in list(self.idle()):
+            if server.idle_since < oldest or now > server.retire_at:
+                self._owner(server).close_idle(server)
+        if next(self.idle(), None) is not None:
+            self.watch_ages()
+
+    def close_all_idle(self) -> None:
+        for server in list(self.idle()):
+            self._owner(server).close_idle(server)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+
+class UnresponsiveHandler(Protocol):
+    """Called for a connection that did not go away in time: it must be counted until the server says it is gone."""
+
+    def __call__(self, server: ServerConnection) -> None: ...
+
+
+def _idle_since(server: ServerConnection) -> float:
+    return server.idle_since
+
+
+class Pool:
+    """Server connections of one database and user."""
+
+    def __init__(self, registry: Registry, database: str, user: str) -> None:
+        self.registry = registry
+        self.database = database
+        self.user = user
+        self.table = SettingsTable()
+        self.credentials: Credentials | None = None
+        self.tries_while_down = False  # true for the pool of the proxy's own queries
+        self._by_settings: dict[Settings, dict[ServerConnection, None]] = {}
+        self._wanting: deque[Granted] = deque()
+        self._asked = 0  # dials under way or waiting for room; at least one for each that wants
+        self._dialling = 0  # of these, those under way
+
+    # -- handing out and taking back ---------------------------------------------------------------------------------
+
+    def take_idle_or_none(self, settings: Settings) -> ServerConnection | None:
+        """The most recently used idle connection, one that already has `settings` where there is one."""
+        group = self._by_settings.get(settings)
+        if group is None:
+            if not self._by_settings:
+                return None
+            settings, group = next(reversed(self._by_settings.items()))
+        server = group.popitem()[0]
+        if not group:
+            del self._by_settings[settings]
+        return server
+
+    def put_idle(self, server: ServerConnection) -> None:
+        """A clean connection comes back, or a dial succeeded. The next in need gets it, else it idles."""
+        if self._wanting:
+            self._wanting.popleft().server_ready(server)
+            return
+        registry = self.registry
+        if registry.count > registry.total or server.retire_at < server.idle_since:
+            self.close(server)
+            return
+        group = self._by_settings.get(server.settings)
+        if group is None:
+            group = self._by_settings[server.settings] = {}
+        group[server] = None
+
+    def want(self, granted: Granted) -> None:
+        """`granted.server_ready` or `server_failed` is called, possibly before this returns."""
+        settings = granted.settings or self.table.neutral
+        server = self.take_idle_or_none(settings)
+        if server is not None:
+            granted.server_ready(server)
+            return
+        down = self.registry.connector.down
+        if down is not None and not self.tries_while_down:
+            granted.server_failed(down)
+            return
+        self._wanting.append(granted)
+        if len(self._wanting) > self._asked:
+            self._asked += 1
+            self.registry.ask_for_room(self)
+
+    def gave_up(self, granted: Granted) -> None:
+        """A client that waited here has left. The dial goes on: its connection will idle or serve another."""
+        if granted in self._wanting:
+            self._wanting.remove(granted)
+
+    # -- dialling -----------------------------------------------------------------------------------------------------
+
+    def still_wants_dial(self) -> bool:
+        """Asked by the registry when room is free. A no takes the request for room back."""
+        if len(self._wanting) > self._dialling:
+            return True
+        self._asked -= 1
+        return False
+
+    def dial(self) -> None:
+        """There is room for one more connection: dial."""
+        self._dialling += 1
+        self.registry.tasks.spawn(self._dial(), name=f"dial {self.database}/{self.user}")
+
+    async def _dial(self) -> None:
+        try:
+            server = await self._connect()
+        except DialFailed as failure:
+            self._dialling -= 1
+            await self._after_failure(failure)
+            return
+        except BaseException:
+            self._dialling -= 1
+            self._asked -= 1
+            raise
+        self._dialling -= 1
+        self._asked -= 1
+        self._start_life(server)
+        self.put_idle(server)
+
+    async def _connect(self) -> ServerConnection:
+        registry, connector = self.registry, self.registry.connector
+        server: ServerConnection | None = None
+        try:
+            async with connector.turns, asyncio.timeout(registry.settings.dial_timeout_seconds):
+                self._fail_fast()
+                registry.measures.dials += 1
+                server = await connector.open(self._new_connection)
+                registry.dial_connected(server)
+                error = await server.login_done
+        except TimeoutError as timeout:
+            raise self._timed_out() from timeout
+        finally:
+            if server is None:
+                registry.dial_ended_without_connection()
+            elif server.state is ServerState.LOGIN:
+                self.close(server)
+        if error is not None:
+            is_outage = error.code in _OUTAGE_CODES
+            if not is_outage:
+                connector.answered()
+            raise DialFailed(error, is_outage=is_outage)
+        connector.answered()
+        return server
+
+    def _fail_fast(self) -> None:
+        if self.registry.connector.down is not None and not self.tries_while_down:
+            raise DialFailed(self.registry.connector.down, is_outage=False)  # known already
+
+    def _timed_out(self) -> DialFailed:
+        seconds = self.registry.settings.dial_timeout_seconds
+        text = f"the server did not finish a login within {seconds:g} s"
+        return DialFailed(ErrorFields("FATAL", "08006", text, None, "see pool.dial_timeout"), is_outage=True)
+
+    def _new_connection(self) -> ServerConnection:
+        login = ServerLogin(
+            self.user,
+            self.database,
+            self.credentials,
+            {},
+            allow_cleartext=self.registry.connector.is_encrypted,
+        )
+        return ServerConnection(self, login, self.registry.loop)
+
+    def _start_life(self, server: ServerConnection) -> None:
+        lifetime = self.registry.settings.server_lifetime_seconds * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
+        server.retire_at = self.registry.loop.time() + lifetime
+        self.registry.watch_ages()
+
+    async def _after_failure(self, failure: DialFailed) -> None:
+        """One dial has failed, so one of those that wait for a connection gets the error, or another try."""
+        self.registry.measures.dial_failures += 1
+        if failure.fields.code == TOO_MANY_CONNECTIONS and await self._worth_another_try():
+            self.registry.ask_for_room(self)
+            return
+        self._asked -= 1
+        if failure.is_outage:
+            self._report_outage(failure)
+        if self._wanting:
+            self._wanting.popleft().server_failed(_for_client(failure.fields))
+        self.registry.forget(self)
+
+    def _report_outage(self, failure: DialFailed) -> None:
+        connector = self.registry.connector
+        if connector.down is None:
+            log.warning("server_unavailable", error=failure.fields.message, code=failure.fields.code)
+        connector.went_down(failure.fields)
+
+    async def _worth_another_try(self) -> bool:
+        """The server is full although the budget is not. Wait and ask again while somebody waits for it."""
+        self.registry.measures.dial_retries += 1
+        await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 (jitter)
+        return bool(self._wanting) and self._wanting[0].gives_up_at() > self.registry.loop.time()
+
+    # -- idle connections ---------------------------------------------------------------------------------------------
+
+    def idle(self) -> Iterator[ServerConnection]:
+        for group in self._by_settings.values():
+            yield from group
+
+    def coldest(self) -> Iterator[ServerConnection]:
+        """The longest idle connection of each group."""
+        for group in self._by_settings.values():
+            yield next(iter(group))
+
+    @property
+    def is_unused(self) -> bool:
+        return not (self._by_settings or self._wanting or self._asked or self.table.is_known)
+
+    def close_idle(self, server: ServerConnection) -> None:
+        self._forget_idle(server)
+        self.close(server)
+
+    def _forget_idle(self, server: ServerConnection) -> bool:
+        for settings, group in self._by_settings.items():
+            if server in group:
+                del group[server]
+                if not group:
+                    del self._by_settings[settings]
+                return True
+        return False
+
+    def close(self, server: ServerConnection) -> None:
+        """End a connection. It counts until it is gone; where that takes too long, `on_unresponsive` is told."""
+        server.terminate()
+        self.registry.loop.call_later(self.registry.settings.gone_timeout_seconds, self._still_there, server)
+
+    def _still_there(self, server: ServerConnection) -> None:
+        handler = self.registry.on_unresponsive
+        if server.state is not ServerState.GONE and handler is not None:
+            handler(server)
+
+    # -- what a server connection tells its pool ----------------------------------------------------------------------
+
+    def gone(self, server: ServerConnection) -> None:
+        if self._forget_idle(server):
+            self.registry.measures.servers_lost_idle += 1
+        self.registry.gone(server)
+
+    def unfit(self, server: ServerConnection, why: str) -> None:
+        log.info("idle_server_connection_ends", why=why, database=self.database, user=self.user)
+        self.close_idle(server)
+
+    def broke_protocol(self, server: ServerConnection, violation: ProtocolViolation) -> None:
+        self.registry.measures.protocol_violations["server"] += 1
+        log.warning("server_broke_protocol", violation=str(violation), database=self.database)
+        client = server.client
+        self.close(server)
+        if client is not None:
+            client.server_lost(server)
+
+
+def _for_client(fields: ErrorFields) -> ErrorFields:
+    """A server that is full is our business: the client is told what decides, never the server's words."""
+    if fields.code != TOO_MANY_CONNECTIONS:
+        return fields
+    text = "the server has no connection free although the budget has: something else uses them"
+    return ErrorFields("FATAL", TOO_MANY_CONNECTIONS, text, "reason=server_unavailable", "raise budget.keep_free")

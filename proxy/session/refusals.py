@@ -1,0 +1,178 @@
+"""What clients are told when the answer is no.
+
+Owns: the words, SQLSTATEs, DETAIL and HINT of every refusal and of every failure the proxy itself reports.
+Does not know: when to refuse, how a client is answered.
+Source: PostgreSQL manual, "PostgreSQL Error Codes" (errcodes-appendix). The phrases "terminating connection" and
+"closed the connection" are avoided: drivers match on them and throw whole pools away.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
+from proxy.wire.messages import ErrorFields
+
+TOO_MANY_CONNECTIONS: Final = "53300"
+CANNOT_CONNECT_NOW: Final = "57P03"
+ADMIN_SHUTDOWN: Final = "57P01"
+QUERY_CANCELED: Final = "57014"
+CONNECTION_FAILURE: Final = "08006"
+PROTOCOL_VIOLATION: Final = "08P01"
+IN_FAILED_TRANSACTION: Final = "25P02"
+
+
+def refused(refusal: Refuse, severity: str) -> ErrorFields:
+    """The error for a decided no. `severity` is FATAL while connecting and ERROR for a unit of work."""
+    message, hint = _WORDS[refusal.reason](refusal)
+    detail = (
+        f"class={refusal.class_name} reason={refusal.reason.value} in_use={refusal.in_use} limit={refusal.limit} "
+        f"waiting={refusal.waiting} retry_after_ms={refusal.retry_after_ms}"
+    )
+    return ErrorFields(severity, _CODES.get(refusal.reason, TOO_MANY_CONNECTIONS), message, detail, hint)
+
+
+_CODES: Final = {
+    RefusalReason.SHUTTING_DOWN: CANNOT_CONNECT_NOW,
+    RefusalReason.SERVER_UNAVAILABLE: CONNECTION_FAILURE,
+}
+
+_Words = Callable[[Refuse], tuple[str, str]]
+
+
+def _use(refusal: Refuse) -> str:
+    return f"{refusal.in_use} of {refusal.limit} server connections in use, {refusal.waiting} clients waiting"
+
+
+def _queue_full(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return f'class "{name}" is full: {_use(refusal)}', f"raise classes.{name}.limit or classes.{name}.queue.max"
+
+
+def _queue_timeout(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return (
+        f'class "{name}" had no server connection free within {refusal.waited_seconds:.1f} s: {_use(refusal)}',
+        f"raise classes.{name}.limit or classes.{name}.queue.timeout, or hold connections for less time",
+    )
+
+
+def _limit(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return (
+        f'class "{name}" does not queue and has no server connection free: {_use(refusal)}',
+        f"raise classes.{name}.limit, or let it queue with classes.{name}.queue.max",
+    )
+
+
+def _max_clients(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return f'class "{name}" has as many clients as it may have', f"raise classes.{name}.max_clients"
+
+
+def _pinned_limit(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return (
+        f'class "{name}" may not hold another server connection for a whole session: {_use(refusal)}',
+        f"raise classes.{name}.pinned_limit or its reservation; lent slots are never used for sessions",
+    )
+
+
+def _rate(refusal: Refuse) -> tuple[str, str]:
+    return f'class "{refusal.class_name}" connects too often', "reconnect with backoff and jitter"
+
+
+def _paused(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return (
+        f'class "{name}" is paused; waited {refusal.waited_seconds:.1f} s',
+        f"an operator resumes it with: pgheadroom resume {name}",
+    )
+
+
+def _rejecting(refusal: Refuse) -> tuple[str, str]:
+    name = refusal.class_name
+    return f'class "{name}" is switched off', f"an operator resumes it with: pgheadroom resume {name}"
+
+
+def _shutting_down(_: Refuse) -> tuple[str, str]:
+    return "pgheadroom is shutting down", "connect again: another instance or the next one will answer"
+
+
+def _server_unavailable(_: Refuse) -> tuple[str, str]:
+    return "the PostgreSQL server cannot be reached", "see upstream.url and the log of pgheadroom"
+
+
+_WORDS: Final[dict[RefusalReason, _Words]] = {
+    RefusalReason.QUEUE_FULL: _queue_full,
+    RefusalReason.QUEUE_TIMEOUT: _queue_timeout,
+    RefusalReason.DEADLINE: _queue_timeout,
+    RefusalReason.LIMIT: _limit,
+    RefusalReason.MAX_CLIENTS: _max_clients,
+    RefusalReason.PINNED_LIMIT: _pinned_limit,
+    RefusalReason.RATE: _rate,
+    RefusalReason.PAUSED: _paused,
+    RefusalReason.CLASS_REJECTING: _rejecting,
+    RefusalReason.SHUTTING_DOWN: _shutting_down,
+    RefusalReason.SERVER_UNAVAILABLE: _server_unavailable,
+}
+
+
+def still_waiting(event: StillWaiting) -> ErrorFields:
+    """The one notice a waiting client gets after `notify_after`."""
+    name = event.class_name
+    return ErrorFields(
+        "NOTICE",
+        "00000",
+        f'waiting for a server connection of class "{name}" for {event.waited_seconds:.1f} s',
+        f"class={name} position={event.position}",
+        f"classes.{name}.limit and classes.{name}.queue.timeout decide how long this may take",
+    )
+
+
+def protocol_violation(text: str) -> ErrorFields:
+    return ErrorFields("FATAL", PROTOCOL_VIOLATION, text, None, None)
+
+
+def server_lost() -> ErrorFields:
+    text = "the server went away while it worked for this client"
+    return ErrorFields("FATAL", CONNECTION_FAILURE, text, "whether the last statement took effect is unknown", None)
+
+
+def no_unnamed_statement() -> ErrorFields:
+    return ErrorFields("ERROR", "26000", "unnamed prepared statement does not exist", None, None)
+
+
+def cancelled_while_waiting() -> ErrorFields:
+    return ErrorFields("ERROR", QUERY_CANCELED, "canceling statement due to user request", "it was still waiting", None)
+
+
+def in_failed_transaction() -> ErrorFields:
+    text = "current transaction is aborted, commands ignored until end of transaction block"
+    return ErrorFields("ERROR", IN_FAILED_TRANSACTION, text, None, None)
+
+
+def shutting_down_idle() -> ErrorFields:
+    return ErrorFields("FATAL", ADMIN_SHUTDOWN, "pgheadroom is shutting down", None, "connect again")
+
+
+def shutting_down_new() -> ErrorFields:
+    return ErrorFields("FATAL", CANNOT_CONNECT_NOW, "pgheadroom is shutting down", None, "connect again")
+
+
+def login_timeout(seconds: float) -> ErrorFields:
+    text = f"login was not finished within {seconds:g} s"
+    return ErrorFields("FATAL", "08004", text, None, "raise listen.login_timeout if this client is only slow")
+
+
+def too_many_clients(limit: int) -> ErrorFields:
+    text = f"pgheadroom already serves {limit} clients"
+    return ErrorFields("FATAL", TOO_MANY_CONNECTIONS, text, None, "raise listen.max_client_connections")
+
+
+def tls_required() -> ErrorFields:
+    return ErrorFields("FATAL", "28000", "this port takes TLS connections only", None, "use sslmode=require")
+
+
+def no_replication() -> ErrorFields:
+    hint = "connect to the server itself for replication"
+    return ErrorFields("FATAL", "0A000", "replication connections are not supported", None, hint)

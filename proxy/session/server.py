@@ -1,0 +1,424 @@
+"""One server connection: login, linked to a client, idle, closing, gone.
+
+Owns: this socket, which answers are still to come on it, its parameters, and whether it is fit to be shared again.
+Does not know: slots and classes, which client comes next, how it was dialled.
+
+    LOGIN -> IDLE <-> LINKED -> CLOSING -> GONE      (any state -> GONE when the server closes its side)
+
+"Gone" is what the server does, never what we do: a closed socket leaves a backend that still counts against
+max_connections until it has noticed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
+from proxy.session.transports import set_up
+from proxy.wire import messages
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.framing import BACKEND_TYPES, Cursor, Fact
+from proxy.wire.login import LoginState, ServerLogin
+from proxy.wire.messages import ErrorFields
+
+# Held until whole, because a decision hangs on them. Everything else streams through.
+_WANTED: Final = bytes(
+    (messages.READY_FOR_QUERY, messages.PARAMETER_STATUS, messages.ERROR_RESPONSE, messages.COPY_IN_RESPONSE)
+)
+_WANTED_AT_LOGIN: Final = _WANTED + bytes(
+    (
+        messages.AUTHENTICATION,
+        messages.BACKEND_KEY_DATA,
+        messages.NOTICE_RESPONSE,
+        messages.NEGOTIATE_PROTOCOL_VERSION,
+    )
+)
+_MAX_HELD: Final = 64 * 1024
+
+IDLE_STATUS: Final = 0x49  # "I" of ReadyForQuery: no transaction is open
+INJECTED: Final = 0  # awaited beside the client's own message types: ours, swallowed up to its ReadyForQuery
+
+
+class ServerState(Enum):
+    """Where a server connection is; the values are those of the metric `server_connections{state}`."""
+
+    LOGIN = "dialling"
+    IDLE = "idle"
+    LINKED = "in_use"
+    CLOSING = "closing"
+    GONE = "gone"
+
+
+class Writable(Protocol):
+    """The part of a transport that the relay uses on the leg it does not own."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class LinkedClient(Protocol):
+    """What a server connection expects of whoever holds it."""
+
+    @property
+    def transport(self) -> Writable: ...
+
+    def unit_may_be_over(self) -> None:
+        """The server is idle outside a transaction and owes no answer."""
+
+    def server_lost(self, server: "ServerConnection") -> None:
+        """The server closed its side while linked."""
+
+    def injected_done(self, server: "ServerConnection", error: ErrorFields | None) -> None:
+        """What the proxy sent of its own is answered; after an error nothing of the client's has run."""
+
+    def cancel_over(self) -> None:
+        """A cancel that was under way to this connection can no longer reach it."""
+
+    def ready(self, failed: bool) -> None:
+        """A ReadyForQuery of the client's own has passed, an ErrorResponse before it if `failed`."""
+
+
+class ServerOwner(Protocol):
+    """What a server connection expects of its pool."""
+
+    table: SettingsTable
+
+    def gone(self, server: "ServerConnection") -> None: ...
+
+    def unfit(self, server: "ServerConnection", why: str) -> None:
+        """An idle connection must not be handed out any more."""
+
+    def broke_protocol(self, server: "ServerConnection", violation: ProtocolViolation) -> None: ...
+
+
+class ServerConnection(asyncio.Protocol):
+    """The protocol object of one server connection."""
+
+    def __init__(self, pool: ServerOwner, login: ServerLogin, loop: asyncio.AbstractEventLoop) -> None:
+        self.pool = pool
+        self.loop = loop
+        self.transport: asyncio.Transport
+        self.cursor = Cursor(_WANTED_AT_LOGIN, max_held_bytes=_MAX_HELD, known=BACKEND_TYPES)
+        self.state = ServerState.LOGIN
+        self.client: LinkedClient | None = None
+        self.awaiting: deque[int] = deque()
+        self.last_status = IDLE_STATUS
+        self.copying_in = False
+        self.settings: Settings = pool.table.neutral
+        self.process_id = 0
+        self.secret_key = b""
+        self.told_fatal = False
+        self.cancels_under_way = 0
+        self.on_gone: Callable[[], None] | None = None
+        self.tells_ready = False  # the holder wants ready(): it has something to learn from the next answer
+        self.idle_since = loop.time()
+        self.retire_at = float("inf")
+        self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
+        self._login = login
+        self._swallowing = False
+        self._replaying_parse = False
+        self._injected_want: Settings | None = None
+        self._injected_error: ErrorFields | None = None
+        self._failed = False
+
+    # -- the socket -------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = set_up(transport)
+        self.transport.write(self._login.start())
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            buffer, facts = self.cursor.feed(data)
+        except ProtocolViolation as violation:
+            self.pool.broke_protocol(self, violation)
+            return
+        client = self.client
+        if client is None:
+            self._received_unlinked(buffer, facts)
+        elif self._swallowing:
+            self._swallow(client, buffer, facts)
+        else:
+            # The hot path: what the server says goes on as it is, then the facts are looked at.
+            client.transport.write(buffer)
+            if facts:
+                self._note(client, buffer, facts)
+
+    def eof_received(self) -> None:
+        """Returning None closes our side too; connection_lost follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        client, self.client = self.client, None
+        self.state = ServerState.GONE
+        on_gone, self.on_gone = self.on_gone, None
+        why = f"the server hung up during login{f' ({exc})' if exc else ''}"
+        self._login_ends(ErrorFields("FATAL", "08006", why, None, None))
+        if client is not None:
+            client.server_lost(self)
+        self.pool.gone(self)
+        if on_gone is not None:
+            on_gone()
+
+    def pause_writing(self) -> None:
+        if self.client is not None:
+            self.client.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.client is not None:
+            self.client.transport.resume_reading()
+
+    # -- linking ----------------------------------------------------------------------------------------------------
+
+    def link(self, client: LinkedClient) -> None:
+        assert self.client is None, "linked twice"
+        assert self.state is ServerState.IDLE, f"linked while {self.state}"
+        self.client = client
+        self.state = ServerState.LINKED
+
+    def unlink(self) -> None:
+        """Give the connection back: the caller has seen that `is_clean`."""
+        assert self.client is not None, "unlinked twice"
+        self.client = None
+        self.state = ServerState.IDLE
+        self.tells_ready = False
+        self.idle_since = self.loop.time()
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is owed and no transaction is open: another client may use it, if the session state allows."""
+        return not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in
+
+    def send(self, data: bytes, kinds: Iterable[int]) -> None:
+        """Forward the client's bytes; `kinds` are the types in them that are answered with a ReadyForQuery."""
+        self.transport.write(data)
+        self.awaiting.extend(kinds)
+
+    def inject(self, sql: str, *, want: Settings | None = None) -> bytes:
+        """Bytes to be sent ahead of the client's own; the replies are swallowed and `injected_done` is called.
+
+        `want` are the settings this connection has if `sql` succeeds.
+        """
+        assert not self.awaiting, "injected behind messages that are not answered yet"
+        self.awaiting.append(INJECTED)
+        self._swallowing = True
+        self._injected_want = want
+        return messages.query(sql)
+
+    def replay_parse(self) -> None:
+        """The client's own Parse of the unnamed statement is sent once more: its ParseComplete is ours."""
+        self._replaying_parse = True
+        self._swallowing = True
+        self.cursor.wanted = _WANTED + bytes((messages.PARSE_COMPLETE,))
+
+    @property
+    def is_injecting(self) -> bool:
+        return INJECTED in self.awaiting
+
+    @property
+    def is_open(self) -> bool:
+        """The server has not closed its side yet."""
+        return self.state is not ServerState.GONE
+
+    def terminate(self) -> None:
+        """Ask the server to end this session. It is gone when its side is closed, not before.
+
+        What it still sends is thrown away. The write side is closed too: the client may have left in the middle of a
+        message, and the server would take a Terminate for the rest of it.
+        """
+        if self.state in (ServerState.CLOSING, ServerState.GONE):
+            return
+        self.client = None
+        self.state = ServerState.CLOSING
+        transport = self.transport
+        transport.set_protocol(_Closing(self))
+        transport.resume_reading()
+        transport.write(messages.terminate())
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    # -- facts ------------------------------------------------------------------------------------------------------
+
+    def _note(self, client: LinkedClient, buffer: bytes, facts: Iterable[Fact]) -> None:
+        for kind, start, end in facts:
+            if kind == messages.READY_FOR_QUERY:
+                self._ready(client, buffer[end - 1])
+            elif kind == messages.ERROR_RESPONSE:
+                self._error(buffer, start, end)
+            elif kind == messages.PARAMETER_STATUS:
+                self._parameter(buffer[start + 5 : end])
+            elif kind == messages.COPY_IN_RESPONSE:
+                self._copy_in()
+        if not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in:
+            client.unit_may_be_over()
+
+    def _ready(self, client: LinkedClient, status: int) -> None:
+        if not self.awaiting:
+            self.pool.broke_protocol(self, ProtocolViolation("ReadyForQuery that answers nothing"))
+            return
+        self.awaiting.popleft()
+        self.last_status = status
+        self.copying_in = False
+        failed, self._failed = self._failed, False
+        if self.tells_ready:
+            client.ready(failed)
+
+    def _error(self, buffer: bytes, start: int, end: int) -> None:
+        self._failed = True
+        payload = buffer[start + 5 :] if end < 0 else buffer[start + 5 : end]
+        # The field V is the severity in English, whatever lc_messages is.
+        if b"VFATAL\0" in payload or b"VPANIC\0" in payload:
+            self.told_fatal = True
+
+    def _parameter(self, payload: bytes) -> None:
+        name, value = messages.parse_parameter_status(payload)
+        name = name.lower()
+        if name in REPORTED_SETTABLE:
+            table = self.pool.table
+            table.accept(name, value, value)
+            self.settings = table.intern({**self.settings.values, name: value})
+
+    def _copy_in(self) -> None:
+        """The server now ignores Sync until CopyDone or CopyFail: those already sent are never answered."""
+        self.copying_in = True
+        first = self.awaiting[0] if self.awaiting else None
+        rest = [kind for kind in list(self.awaiting)[1:] if kind != messages.SYNC]
+        self.awaiting.clear()
+        if first is not None and first != messages.SYNC:
+            self.awaiting.append(first)
+        self.awaiting.extend(rest)
+
+    # -- what is ours and not the client's -------------------------------------------------------------------------
+
+    def _swallow(self, client: LinkedClient, buffer: bytes, facts: Sequence[Fact]) -> None:
+        """Keep the replies to what the proxy sent from the client, and pass on what follows them."""
+        if self.awaiting and self.awaiting[0] == INJECTED:
+            taken = self._swallow_injected(buffer, facts)
+            if taken is None:
+                return
+            end_of_ours, facts = taken
+            self._swallowing = self._replaying_parse
+            error, self._injected_error = self._injected_error, None
+            client.injected_done(self, error)
+            if self.client is not client:
+                return
+            buffer, facts = _behind(buffer, facts, end_of_ours)
+        if self._replaying_parse:
+            buffer, facts = self._cut_parse_complete(buffer, facts)
+        if buffer:
+            client.transport.write(buffer)
+        if facts:
+            self._note(client, buffer, facts)
+
+    def _swallow_injected(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[int, Sequence[Fact]] | None:
+        """Where our replies end and the facts behind them; None while they have not ended."""
+        for index, (kind, start, end) in enumerate(facts):
+            payload = buffer[start + 5 : end]
+            if kind == messages.PARAMETER_STATUS:
+                self._parameter(payload)
+            elif kind == messages.ERROR_RESPONSE and self._injected_error is None:
+                self._injected_error = messages.parse_error_fields(payload)
+                self._error(buffer, start, end)
+                self._failed = False
+            elif kind == messages.READY_FOR_QUERY:
+                self.awaiting.popleft()
+                self.last_status = buffer[end - 1]
+                self._settle_injected()
+                return end, facts[index + 1 :]
+        return None
+
+    def _settle_injected(self) -> None:
+        """After success: reported parameters are what the server said, the others what was asked for."""
+        want, self._injected_want = self._injected_want, None
+        if want is None or self._injected_error is not None:
+            return
+        table = self.pool.table
+        told = self.settings.values
+        values = {}
+        for name, asked in want.values.items():
+            values[name] = told.get(name, asked) if table.is_reported(name) else asked
+            table.accept(name, asked, values[name])
+        self.settings = table.intern(values)
+
+    def _cut_parse_complete(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
+        for kind, start, end in facts:
+            if kind == messages.PARSE_COMPLETE:
+                self._end_replay()
+                before = [fact for fact in facts if fact[1] < start]
+                behind, behind_facts = _behind(buffer, facts, end)
+                return buffer[:start] + behind, before + _shifted(behind_facts, start)
+            if kind in (messages.ERROR_RESPONSE, messages.READY_FOR_QUERY):
+                self._end_replay()
+                break
+        return buffer, facts
+
+    def _end_replay(self) -> None:
+        self._replaying_parse = False
+        self._swallowing = False
+        self.cursor.wanted = _WANTED
+
+    # -- without a client --------------------------------------------------------------------------------------------
+
+    def _received_unlinked(self, buffer: bytes, facts: Iterable[Fact]) -> None:
+        for kind, start, end in facts:
+            payload = buffer[start + 5 : end]
+            if self.state is ServerState.LOGIN:
+                self._login_message(kind, payload)
+            elif kind == messages.PARAMETER_STATUS and self.state is ServerState.IDLE:
+                self._parameter(payload)
+            elif kind == messages.ERROR_RESPONSE and self.state is ServerState.IDLE:
+                # An idle session is told only of its end: shutdown, idle_session_timeout, a superuser's command.
+                self.pool.unfit(self, messages.parse_error_fields(payload).message)
+
+    def _login_message(self, kind: int, payload: bytes) -> None:
+        try:
+            reply = self._login.receive(kind, payload)
+        except ProtocolViolation as violation:
+            self._login_ends(ErrorFields("FATAL", "08P01", str(violation)))
+            self.pool.broke_protocol(self, violation)
+            return
+        if reply:
+            self.transport.write(reply)
+        if self._login.state is LoginState.DONE:
+            self._logged_in()
+        elif self._login.state is LoginState.FAILED:
+            assert self._login.error is not None, "a failed login carries its error"
+            self.terminate()
+            self._login_ends(self._login.error)
+
+    def _logged_in(self) -> None:
+        login = self._login
+        self.process_id = login.process_id
+        self.secret_key = login.secret_key
+        self.cursor.wanted = _WANTED
+        self.settings = self.pool.table.learn_login(login.parameters)
+        self.state = ServerState.IDLE
+        self._login_ends(None)
+
+    def _login_ends(self, error: ErrorFields | None) -> None:
+        if not self.login_done.done():
+            self.login_done.set_result(error)
+
+
+class _Closing(asyncio.Protocol):
+    """Reads a terminated connection to its end."""
+
+    def __init__(self, server: ServerConnection) -> None:
+        self._server = server
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connection_lost(exc)
+
+
+def _behind(buffer: bytes, facts: Sequence[Fact], cut: int) -> tuple[bytes, Sequence[Fact]]:
+    """The part of `buffer` from `cut` on and the facts that lie in it, with offsets into that part."""
+    kept = [(kind, start - cut, end - cut if end >= 0 else end) for kind, start, end in facts if start >= cut]
+    return buffer[cut:], kept
+
+
+def _shifted(facts: Sequence[Fact], by: int) -> list[Fact]:
+    return [(kind, start + by, end + by if end >= 0 else end) for kind, start, end in facts]

@@ -1,0 +1,107 @@
+"""What the session layer is told: plain values, already checked by the service layer.
+
+Owns: names and units of these settings.
+Does not know: files, environment, how a value was validated.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from proxy.wire.passwords import StoredPassword
+
+
+class PoolMode(Enum):
+    """When a client gives its server connection back (PgBouncer's `pool_mode`)."""
+
+    TRANSACTION = "transaction"
+    SESSION = "session"
+    STATEMENT = "statement"
+
+
+class SslMode(Enum):
+    """libpq's `sslmode`, as far as it changes what is dialled."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Where PostgreSQL is. `host` starting with "/" is the directory of a unix socket."""
+
+    host: str
+    port: int
+    server_name: str  # what a certificate must name, also where `host` is an address
+    user: str
+    password: str | None = field(repr=False)
+    database: str
+    ssl_mode: SslMode = SslMode.PREFER
+    ssl_context: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    host: str | None
+    port: int
+    unix_socket_dir: str | None
+    ssl_context: ssl.SSLContext | None
+    ssl_required: bool
+    login_timeout_seconds: float
+    max_client_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """`method` is trust, scram, md5 or cleartext; `users` maps a user's name to what is stored of the password."""
+
+    method: str
+    users: Mapping[str, StoredPassword]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Server connections: lives in seconds, dials as a count of those under way at once."""
+
+    server_lifetime_seconds: float = 3600.0
+    server_idle_timeout_seconds: float = 600.0
+    check_after_seconds: float = 30.0
+    dial_timeout_seconds: float = 5.0
+    max_dials: int = 8
+    gone_timeout_seconds: float = 10.0
+    retry_min_seconds: float = 0.2
+    retry_max_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Bounds in bytes on what one client may make the proxy hold."""
+
+    max_message_bytes: int = 1 << 30
+    max_startup_bytes: int = 10_000
+    max_inspected_bytes: int = 1 << 20
+    max_waiting_bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ClassBehaviour:
+    """What the session layer needs to know of a class; its numbers belong to the admission core."""
+
+    pool_mode: PoolMode = PoolMode.TRANSACTION
+    queue_timeout_seconds: float = 20.0
+    flow_key: str = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    listen: ListenSettings
+    upstream: UpstreamSettings
+    auth: AuthSettings
+    pool: PoolSettings
+    limits: LimitSettings
+    classes: Mapping[str, ClassBehaviour]

@@ -1,0 +1,34 @@
+"""What is done to every stream transport of the proxy.
+
+Owns: write limits, keepalive, the one cast.
+Does not know: which leg it is.
+"""
+
+import asyncio
+import socket
+from typing import Final, cast
+
+# Above this many unsent bytes the other leg stops being read. uvloop's own low-water mark would be 16 bytes.
+WRITE_HIGH_BYTES: Final = 256 * 1024
+WRITE_LOW_BYTES: Final = 64 * 1024
+
+# A peer that vanished without a word is noticed after 30 + 3 * 10 seconds.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+def as_stream(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """uvloop's transports have the methods of asyncio.Transport and do not inherit from it."""
+    return cast("asyncio.Transport", transport)
+
+
+def set_up(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """Bound what is buffered for writing, and let the kernel find out about peers that vanished."""
+    stream = as_stream(transport)
+    stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+    sock = stream.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return stream

@@ -1,0 +1,83 @@
+"""The live page in a real browser, over the real HTTP server and a view that is only numbers."""
+
+import pytest
+
+from proxy.admission.classes import ClassState
+from proxy.service.http import HttpServer, HttpSettings
+from proxy.service.view import Unmatched, UnmatchedName
+from tests.support.browser import CHROMIUM, open_page
+from tests.support.fake_view import bad_day
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+BULK = "[...document.querySelectorAll('.class')].find(row => row.querySelector('.name').textContent.startsWith('bulk'))"
+
+
+@pytest.fixture
+def view():
+    return bad_day()
+
+
+@pytest.fixture
+async def server(view):
+    server = HttpServer(view, HttpSettings(port=0))
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def page(server, tmp_path):
+    port = await server.start()
+    async with open_page(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        await page.until("document.querySelectorAll('.class').length === 4")
+        yield page
+
+
+async def test_the_page_shows_the_bad_day_and_nothing_is_blocked(page):
+    assert await page.evaluate(f"{BULK}.querySelector('.count').textContent") == "40"
+    assert "28 borrowed" in await page.evaluate(f"{BULK}.textContent")
+    assert await page.evaluate("document.querySelectorAll('#chart path').length") == 4
+    assert page.problems == []
+
+
+async def test_the_numbers_move_without_a_reload(page, view):
+    view.ask("web", 3)
+
+    await page.until("document.getElementById('headroom-note').textContent.startsWith('46 of 50')")
+
+
+async def test_pause_from_the_page(page, view):
+    await page.evaluate(f"{BULK}.querySelector('button').click()")
+    await page.evaluate("document.getElementById('by').value = 'anna'")
+    await page.evaluate("document.getElementById('reason').value = 'import storm'")
+    await page.evaluate("document.getElementById('send').click()")
+
+    await page.until(f"{BULK}.querySelector('.ordered').textContent.includes('anna')")
+    assert view.snapshot().of_class("bulk").state is ClassState.PAUSED
+    assert await page.evaluate(f"{BULK}.querySelector('button').textContent") == "Resume"
+    assert not await page.evaluate("document.getElementById('dialog').open")
+
+
+async def test_a_name_chosen_by_a_client_stays_text(page, view):
+    view.seen_unmatched = Unmatched(1, (UnmatchedName("<img src=x onerror=document.title='taken'>", 1, 0.0),))
+
+    await page.until("document.getElementById('unmatched-names').textContent.includes('onerror')")
+    assert await page.evaluate("document.querySelector('#unmatched-names img') === null")
+
+
+async def test_a_proxy_that_is_gone_is_said_and_the_last_numbers_stay(page, server):
+    await server.stop()
+
+    await page.until("!document.getElementById('lost').hidden")
+    assert "does not answer" in await page.evaluate("document.getElementById('lost').textContent")
+    assert await page.evaluate(f"{BULK}.querySelector('.count').textContent") == "40"
+
+
+async def test_nobody_looking_means_no_polling(page, view):
+    await page.evaluate("Object.defineProperty(document, 'visibilityState', {get: () => 'hidden'})")
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await page.evaluate(
+        "window.asked = 0; const real = fetch; fetch = (...all) => { asked += 1; return real(...all); }"
+    )
+
+    assert await page.evaluate("new Promise(done => setTimeout(() => done(asked), 2500))") == 0

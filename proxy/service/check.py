@@ -47,6 +47,8 @@ def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
     for name, one in config.classes.items():
         _report_class(report, name, one)
     _report_headroom(report, config)
+    if config.pool.retry_min > config.pool.retry_max:
+        report.error(("pool", "retry_min"), "longer than retry_max", "lower pool.retry_min, or raise pool.retry_max")
     if total is not None and total > 0:
         _report_sums(report, config, total)
     _report_order(report, config)

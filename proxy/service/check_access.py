@@ -10,9 +10,10 @@ from pathlib import Path
 
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.errors import Path as KeyPath
-from proxy.service.config.model import Config, Match, PriorityClass
+from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
 from proxy.service.config.users import load_users
 from proxy.service.findings import Reporter
+from proxy.service.tls import TlsFilesUnusable, listen_context, upstream_context
 
 _ALL_USERS_SHOWN = 5
 
@@ -61,6 +62,13 @@ def _report_upstream(report: Reporter, config: Config) -> None:
         if port == listen.port and listen.host and is_loopback(host) and _covers_loopback(listen.host):
             text = f"{host}:{port} is the proxy itself"
             report.error(("upstream", "url"), text, "give PostgreSQL's own port, or move listen.port")
+    if len(url.hosts) > 1:
+        text = f"{len(url.hosts)} hosts, and only the first, {url.hosts[0].host}, is dialled"
+        report.warning(("upstream", "url"), text, "name the primary first, or a name that follows it")
+    try:
+        upstream_context(url)
+    except TlsFilesUnusable as error:
+        report.error(("upstream", "url"), str(error).removeprefix("upstream.url "), "correct the path in the URL")
     remote = [host.host for host in url.hosts if not host.is_unix_socket and not is_loopback(host.host)]
     if remote and url.sslmode in {"disable", "allow", "prefer"}:
         text = f"sslmode={url.sslmode} lets passwords and rows travel to {remote[0]} unencrypted"
@@ -87,15 +95,25 @@ def _report_tls(report: Reporter, config: Config) -> None:
     if tls.mode == "verify" and tls.client_ca is None:
         text = "mode is verify, and there is no CA to verify clients' certificates with"
         report.error((*here, "client_ca"), text, "set listen.tls.client_ca, or mode: require")
-    if tls.mode != "disable":
-        for name, path in (("cert", tls.cert), ("key", tls.key), ("client_ca", tls.client_ca)):
-            _report_file(report, (*here, name), path, secret=name == "key")
+    if tls.mode == "disable":
+        return
+    files = {"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca}
+    readable = [_report_file(report, (*here, name), path, secret=name == "key") for name, path in files.items() if path]
+    if all(readable) and tls.cert and tls.key:
+        _report_contents(report, tls)
 
 
-def _report_file(report: Reporter, where: KeyPath, path: Path | None, *, secret: bool) -> bool:
+def _report_contents(report: Reporter, tls: ListenTls) -> None:
+    if tls.mode == "verify" and tls.client_ca is None:
+        return
+    try:
+        listen_context(tls)
+    except TlsFilesUnusable as error:
+        report.error(("listen", "tls"), str(error), "give PEM files that belong together")
+
+
+def _report_file(report: Reporter, where: KeyPath, path: Path, *, secret: bool) -> bool:
     """Whether the file can be read; findings say why not, and who else can read a secret."""
-    if path is None:
-        return False
     try:
         with path.open("rb"):
             mode = path.stat().st_mode

@@ -121,7 +121,11 @@ def test_the_same_sums_are_refused_when_the_server_is_asked_for_the_total():
         ),
         (("127.0.0.1/app", "127.0.0.1:6432/app"), "error", "upstream.url"),
         (("127.0.0.1/app", "db.example/app"), "warning", "upstream.url"),
-        (("127.0.0.1/app", "db.example/app?sslmode=verify-full"), None, None),
+        (("127.0.0.1/app", "db.example/app?sslrootcert=system"), None, None),
+        (("127.0.0.1/app", "db.example/app?sslmode=verify-full&sslrootcert=/nowhere"), "error", "upstream.url"),
+        (("127.0.0.1/app", "127.0.0.1,127.0.0.2/app"), "warning", "upstream.url"),
+        (("auth:", "pool: {retry_min: 10s}\nauth:"), "error", "pool.retry_min"),
+        (("auth:", "listen: {tls: {cert: /dev/null, key: /dev/null}}\nauth:"), "error", "listen.tls"),
     ],
 )
 def test_each_rule_names_the_setting_that_decides(change, severity, key):

@@ -10,14 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from proxy.admission.classes import INTERNAL_CLASS
 from proxy.service.config.errors import ConfigError, ConfigFinding, suggestion
 from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.model import Config, Source
 from proxy.service.config.validation import validated
 from proxy.service.config.yaml_reader import Document, Value, read_yaml
-
-# The proxy's own connections belong to this class; it always exists.
-INTERNAL_CLASS = "internal"
 
 
 def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> Config:

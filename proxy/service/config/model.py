@@ -67,7 +67,7 @@ class ListenTls(Section):
 class Listen(Section):
     host: OptionalText = Field(default="127.0.0.1", description="address to listen on; empty text for unix socket only")
     port: Port = Field(default=6432, description="TCP port; 0 takes a free one")
-    unix_socket_dir: OptionalFile = Field(default=None, description="directory for a socket .s.PGSQL.<port>")
+    unix_socket_dir: OptionalFile = Field(default=None, description="directory for a unix socket named after the port")
     tls: ListenTls = Field(default_factory=ListenTls, description="TLS towards clients")
     login_timeout: Seconds = Field(default=15.0, description="a client that has not logged in by then is closed")
     max_client_connections: AtLeastOne = Field(default=10_000, description="client connections at once, of all classes")
@@ -79,7 +79,7 @@ class Http(Section):
     )
     port: Port = Field(default=9432, description="TCP port; 0 takes a free one")
     switches_from: Annotated[Literal["loopback", "anywhere"], fields.choice("loopback", "anywhere")] = Field(
-        default="loopback", description="who may pause and resume: this machine, or whoever reaches the port"
+        default="loopback", description="who may pause and resume: loopback (this machine), or anywhere"
     )
     trusted_hosts: tuple[Annotated[str, fields.text("a host name")], ...] = Field(
         default=(), description="names, besides addresses and localhost, under which people open the page"
@@ -93,7 +93,7 @@ class Upstream(Section):
 class Auth(Section):
     method: Annotated[
         Literal["scram", "md5", "cleartext", "trust"], fields.choice("scram", "md5", "cleartext", "trust")
-    ] = Field(default="scram", description="how clients prove who they are")
+    ] = Field(default="scram", description="how clients prove who they are: scram, md5, cleartext, trust")
     users_file: OptionalFile = Field(
         default=None, description='users, one `"user" "secret"` on a line, as for PgBouncer'
     )
@@ -151,7 +151,10 @@ class PriorityClass(Section):
     )
     pool_mode: Annotated[
         Literal["transaction", "session", "statement"], fields.choice("transaction", "session", "statement")
-    ] = Field(default="transaction", description="when a client gives its server connection back")
+    ] = Field(
+        default="transaction",
+        description="when a client gives its server connection back: transaction, session, statement",
+    )
     queue: Queue = Field(default_factory=Queue, description="waiting for a slot")
     max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
         default=None, description="client connections at once; 1 makes the class a mutex"
@@ -161,7 +164,8 @@ class PriorityClass(Section):
         description="slots that may be pinned; empty: limit in session mode, else a quarter of limit, at least 2",
     )
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
-        default="identity", description="clients with the same key share one place in the order of the queue"
+        default="identity",
+        description="clients alike in it take turns as one: identity, user, database, application_name, address",
     )
     lend_memory: Seconds = Field(default=10.0, description="half-life of remembered demand; longer lends later")
     notify_after: SecondsOrZero = Field(default=5.0, description="a client waiting this long gets a notice; 0 never")
@@ -190,7 +194,7 @@ class Limits(Section):
         default=10_000, description="longest startup packet"
     )
     max_inspected_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
-        default=1 << 20, description="longest statement held whole to see what it does; longer ones pin"
+        default=1 << 20, description="longest statement held whole to see what it does"
     )
     max_waiting_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
         default=256 << 10, description="what a waiting client may send ahead before it is read no further"
@@ -204,7 +208,7 @@ class Shutdown(Section):
 class Log(Section):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], fields.choice("debug", "info", "warning", "error")
-    ] = Field(default="info", description="least severe lines that are written")
+    ] = Field(default="info", description="least severe lines that are written: debug, info, warning, error")
     format: Annotated[Literal["json", "text"], fields.choice("json", "text")] = Field(
         default="json", description="json for collectors, text for people"
     )

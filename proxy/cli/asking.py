@@ -1,0 +1,50 @@
+"""What commands ask of a configuration file and of the server, with a user's mistakes as sentences.
+
+Owns: the `-c/--config` option, turning ConfigError into a message, one question to the server.
+Does not know: what the command does with the answers.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from proxy.service.config.errors import ConfigError
+from proxy.service.config.loading import load_config
+from proxy.service.config.model import Config
+from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.service.server_facts import ServerFacts, ServerUnreachable
+from proxy.service.tls import TlsFilesUnusable
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(*, required: bool) -> Callable[[Command], Command]:
+    return click.option(
+        "-c",
+        "--config",
+        "config_path",
+        envvar="PGHEADROOM_CONFIG",
+        required=required,
+        type=click.Path(dir_okay=False),
+        help="Configuration file; else the environment's PGHEADROOM_CONFIG.",
+    )
+
+
+def config_or_message(path: str) -> Config:
+    """The configuration. Raises ClickException with every finding."""
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        raise click.ClickException(f"the configuration cannot be used\n{error}") from None
+
+
+def ask_server(upstream: UpstreamUrl) -> ServerFacts:
+    """Connect once and ask. Raises ServerUnreachable with a sentence."""
+    # Imported here: a check without the server needs nothing of what speaks to one.
+    from proxy.service.server_watch import read_server_facts  # noqa: PLC0415
+
+    try:
+        return read_server_facts(upstream)
+    except TlsFilesUnusable as error:
+        raise ServerUnreachable(str(error)) from None

@@ -1,0 +1,86 @@
+"""Tables for people and JSON for programs.
+
+Owns: how rows are laid out, with rich on a terminal where it is installed, as plain text elsewhere.
+Does not know: what the rows are about.
+"""
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import click
+
+_WIDTH_OF_A_PIPE = 120
+_LEAST_COLUMN = 16
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """One line per row, or several where a cell has to be wrapped. Nothing is printed where there is no row."""
+    if not rows:
+        return
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not (sys.stdout.isatty() and _print_rich(columns, cells, title)):
+        click.echo(
+            plain_table(columns, cells, title=title, width=shutil.get_terminal_size((_WIDTH_OF_A_PIPE, 0)).columns)
+        )
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> bool:
+    """False where rich is not installed: it belongs to an extra."""
+    try:
+        from rich.console import Console  # noqa: PLC0415 - optional
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+    except ImportError:
+        return False
+    table = Table(title=title or None, title_justify="left")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if _is_numeric(cells, position) else "left", overflow="fold")
+    for row in cells:
+        # Text, not markup: a reason may hold [brackets].
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    return True
+
+
+def plain_table(columns: Sequence[str], cells: Sequence[Sequence[str]], *, title: str = "", width: int) -> str:
+    """The table as text, no wider than `width` where its columns can be wrapped."""
+    widths = _widths([columns, *cells], width)
+    numeric = [_is_numeric(cells, position) for position in range(len(columns))]
+    lines = [title] if title else []
+    lines += _row_lines(columns, widths, numeric)
+    lines.append("  ".join("-" * one for one in widths))
+    for row in cells:
+        lines += _row_lines(row, widths, numeric)
+    return "\n".join(lines) + "\n"
+
+
+def _is_numeric(cells: Sequence[Sequence[str]], position: int) -> bool:
+    return all(row[position].replace(".", "", 1).isdecimal() for row in cells if row[position])
+
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
+    gaps = 2 * (len(widths) - 1)
+    while sum(widths) + gaps > width and max(widths) > _LEAST_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+    wrapped = [textwrap.wrap(cell, one) or [""] for cell, one in zip(row, widths, strict=True)]
+    lines = []
+    for number in range(max(map(len, wrapped))):
+        parts = [cell[number] if number < len(cell) else "" for cell in wrapped]
+        aligned = [
+            part.rjust(one) if right else part.ljust(one)
+            for part, one, right in zip(parts, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    return lines

@@ -89,7 +89,7 @@ def test_a_refused_keyword_says_what_to_do_and_its_harmless_values_pass(name):
         ("postgresql://h/d?sslmode=on", 'sslmode: read "on", allowed: disable, allow, prefer'),
         ("postgresql://h/d?connect_timeout=soon", 'connect_timeout: read "soon", allowed: a whole number'),
         ("postgresql://h/d?sslrootcert=system&sslmode=require", "write sslmode=verify-full"),
-        ("postgresql://h/d?sslnegotiation=direct", "write sslmode=require or stronger"),
+        ("postgresql://h/d?sslnegotiation=tls", 'sslnegotiation: read "tls", allowed: postgres, direct'),
         ("postgresql://h/d?sslkey=k", "sslkey without sslcert"),
         ("postgresql://h/d?sslcertmode=require", "sslcertmode=require without sslcert"),
         (
@@ -146,12 +146,11 @@ def test_the_systems_certificates_imply_full_verification():
 
 def test_sockets_addresses_and_numbers():
     ours = parse_upstream_url(
-        "postgresql://u@a,b/d?hostaddr=127.0.0.1,&keepalives_idle=30&connect_timeout=0&tcp_user_timeout=500&sslsni=0"
+        "postgresql://u@a,b/d?hostaddr=127.0.0.1,&keepalives_idle=30&connect_timeout=0"
         "&sslcert=c&sslkey=k&sslcertmode=disable&fallback_application_name=fb"
     )
     assert ours.addresses == ("127.0.0.1", None)
-    assert (ours.keepalives_idle_seconds, ours.connect_timeout_seconds, ours.tcp_user_timeout_ms) == (30, None, 500)
-    assert not ours.sslsni
+    assert ours.connect_timeout_seconds is None
     assert ours.sslcert is None
     assert ours.application_name == "fb"
     assert parse_upstream_url("postgresql:///d?host=/tmp").hosts[0].is_unix_socket

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from proxy.service.config.errors import suggestion
-from proxy.service.config.upstream_keywords import DRIVER_KEYS, KEYWORDS, SSL_MODES, Keyword, Use
+from proxy.service.config.upstream_keywords import DRIVER_KEYS, KEYWORDS, Keyword, Use
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
 _DEFAULT_PORT: Final = 5432
@@ -38,7 +38,7 @@ class UpstreamHost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamUrl:
-    """Everything of the URI that is used. What is None was not given; times carry their unit in the name.
+    """What the URI says, as far as it is used or may be shown. What is None was not given; times carry their unit in the name.
 
     `addresses` stands beside `hosts`: what to dial instead of the name (hostaddr), or None.
     """
@@ -49,24 +49,16 @@ class UpstreamUrl:
     password: str | None = field(repr=False)
     database: str
     sslmode: str = "prefer"
-    sslnegotiation: str = "postgres"
     sslrootcert: str | None = None
     sslcert: str | None = None
     sslkey: str | None = None
     sslpassword: str | None = field(default=None, repr=False)
-    sslsni: bool = True
     ssl_min_protocol_version: str = "TLSv1.2"
     ssl_max_protocol_version: str | None = None
     connect_timeout_seconds: int | None = None
     application_name: str | None = None
     options: str | None = None
     target_session_attrs: str = "any"
-    load_balance_hosts: str = "disable"
-    keepalives: bool = True
-    keepalives_idle_seconds: int | None = None
-    keepalives_interval_seconds: int | None = None
-    keepalives_count: int | None = None
-    tcp_user_timeout_ms: int | None = None
 
     def shown(self) -> str:
         """The URI for people and logs: users, hosts and database, no password and no parameters."""
@@ -221,24 +213,16 @@ def _built(values: Mapping[str, str]) -> UpstreamUrl:
         password=given.get("password"),
         database=given.get("dbname") or user,
         sslmode=given.get("sslmode") or ("verify-full" if root == "system" else "prefer"),
-        sslnegotiation=given.get("sslnegotiation", "postgres"),
         sslrootcert=root,
         sslcert=given.get("sslcert") if given.get("sslcertmode") != "disable" else None,
         sslkey=given.get("sslkey"),
         sslpassword=given.get("sslpassword"),
-        sslsni=given.get("sslsni", "1") == "1",
         ssl_min_protocol_version=given.get("ssl_min_protocol_version", "TLSv1.2"),
         ssl_max_protocol_version=given.get("ssl_max_protocol_version"),
         connect_timeout_seconds=_positive(given, "connect_timeout"),
         application_name=given.get("application_name") or given.get("fallback_application_name"),
         options=given.get("options"),
         target_session_attrs=given.get("target_session_attrs", "any"),
-        load_balance_hosts=given.get("load_balance_hosts", "disable"),
-        keepalives=given.get("keepalives", "1") == "1",
-        keepalives_idle_seconds=_positive(given, "keepalives_idle"),
-        keepalives_interval_seconds=_positive(given, "keepalives_interval"),
-        keepalives_count=_positive(given, "keepalives_count"),
-        tcp_user_timeout_ms=_positive(given, "tcp_user_timeout"),
     )
     _check_tls(built, given.get("sslcertmode", "allow"))
     return built
@@ -300,8 +284,6 @@ def _check_tls(url: UpstreamUrl, certificate_mode: str) -> None:
         raise UpstreamUrlError(
             f"sslrootcert=system with sslmode={url.sslmode} proves nothing; write sslmode=verify-full"
         )
-    if url.sslnegotiation == "direct" and SSL_MODES.index(url.sslmode) < SSL_MODES.index("require"):
-        raise UpstreamUrlError(f"sslnegotiation=direct with sslmode={url.sslmode}; write sslmode=require or stronger")
     if url.sslkey and not url.sslcert and certificate_mode != "disable":
         raise UpstreamUrlError("sslkey without sslcert; give both or neither")
     if certificate_mode == "require" and not url.sslcert:

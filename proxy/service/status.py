@@ -12,7 +12,7 @@ from typing import Any
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.history import History
-from proxy.service.view import ClientKey, ClientState, ProcessView, Switch, fold_names
+from proxy.service.view import ClientKey, ClientState, ProcessView, Switch, UnmatchedName, fold_names, readable_name
 
 # JSON has no better type; the keys are listed in the functions below.
 Document = dict[str, Any]
@@ -132,4 +132,8 @@ def _server_connections(view: ProcessView) -> dict[str, int]:
 
 def _unmatched(view: ProcessView) -> Document:
     unmatched = view.unmatched()
-    return {"clients_total": unmatched.clients_total, "names": [asdict(name) for name in unmatched.names]}
+    return {"clients_total": unmatched.clients_total, "names": [_unmatched_name(one) for one in unmatched.names]}
+
+
+def _unmatched_name(one: UnmatchedName) -> Document:
+    return asdict(one) | {"application_name": readable_name(one.application_name)}

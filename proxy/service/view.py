@@ -132,7 +132,7 @@ class ProcessView(Protocol):
 def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[ClientKey, int]:
     """Keep the `shown` most frequent application names of each class; add up the others under OTHER."""
     readable = _added_up(
-        (key._replace(application_name=_readable(key.application_name)), n) for key, n in counts.items()
+        (key._replace(application_name=readable_name(key.application_name)), n) for key, n in counts.items()
     )
     kept = _frequent_names(readable, shown)
     return _added_up(
@@ -141,9 +141,12 @@ def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLA
     )
 
 
-def _readable(name: str) -> str:
-    """The name as the server would keep it: cut at NAMEDATALEN, without bytes that are not text."""
-    return name[:MAX_NAME_LENGTH].encode("utf-8", "replace").decode()
+def readable_name(name: str) -> str:
+    """The name as the server would keep it: cut at NAMEDATALEN, and only what can be printed.
+
+    It is shown on terminals, where a client could otherwise send escape sequences to the operator.
+    """
+    return "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME_LENGTH])
 
 
 def _added_up(counts: Iterable[tuple[ClientKey, int]]) -> dict[ClientKey, int]:

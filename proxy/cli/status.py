@@ -1,0 +1,111 @@
+"""`pgheadroom status`: the classes of a running proxy and its totals, once or every second.
+
+Owns: which columns are shown and the sentences around them.
+Does not know: where the numbers come from (proxy/service/status.py), how tables are drawn.
+"""
+
+import time
+from typing import Any
+
+import click
+
+from proxy.cli.output import print_json, print_table
+from proxy.cli.remote import address_of, ask, remote_options
+
+WATCH_EVERY_SECONDS = 1.0
+COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "waiting", "oldest wait", "state")
+
+
+@click.command()
+@remote_options
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole document as JSON for programs.")
+def command(url: str | None, config_path: str | None, watch: bool, as_json: bool) -> None:
+    """Show what every class uses and who waits. Exits with 1 where no proxy answers."""
+    address = address_of(url, config_path)
+    if not watch:
+        _show(ask(address, "/status"), as_json)
+        return
+    while True:
+        _show_again(address, as_json)
+        time.sleep(WATCH_EVERY_SECONDS)
+
+
+def _show_again(address: str, as_json: bool) -> None:
+    """A proxy that restarts is what somebody watches for: its absence is shown, and watching goes on."""
+    try:
+        document = ask(address, "/status")
+    except click.ClickException as problem:
+        click.clear()
+        click.echo(problem.message)
+        return
+    if not as_json:
+        click.clear()
+    _show(document, as_json)
+
+
+def _show(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    print_table(COLUMNS, [_row(one) for one in document["classes"]])
+    for line in _totals(document):
+        click.echo(line)
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    limit = str(one["limit"])
+    if one["adaptive_limit"] < one["limit"]:
+        limit = f"{one['adaptive_limit']} (of {one['limit']})"
+    oldest = show_wait(one["oldest_wait_seconds"]) if one["waiting"] else ""
+    return one["name"], one["used"], one["reserved"], limit, one["borrowed"], one["waiting"], oldest, _state(one)
+
+
+def _state(one: dict[str, Any]) -> str:
+    order = one["last_switch"]
+    if one["state"] == "running" or order is None:
+        return str(one["state"])
+    since = time.strftime("%H:%M:%S", time.localtime(order["at"]))
+    why = f": {order['reason']}" if order["reason"] else ""
+    return f"{one['state']} by {order['by']} at {since}{why}"
+
+
+def _totals(document: dict[str, Any]) -> list[str]:
+    budget, servers, clients = document["budget"], document["server_connections"], document["clients"]
+    closing = "".join(f", {servers[state]} {state}" for state in ("dialling", "closing") if servers[state])
+    lines = [
+        "",
+        f"slots: {budget['in_use']} of {budget['total']} in use, headroom {budget['headroom_left']} of "
+        f"{budget['headroom']} left",
+        f"server connections: {servers['total']} open, {servers['in_use']} active, {servers['idle']} idle{closing}"
+        f"{_server(document['server'])}",
+        f"clients: {clients['total']} connected, {clients['linked']} linked, {clients['waiting']} waiting, "
+        f"{clients['idle']} idle",
+        f"{'ready' if document['ready'] else 'not ready'}: {document['readiness']} "
+        f"(version {document['version']}, configuration {document['config_hash']})",
+    ]
+    return [*lines, *_unmatched(document["unmatched"])]
+
+
+def _server(server: dict[str, Any]) -> str:
+    facts = []
+    if server["max_connections"] is not None:
+        facts.append(f"the server allows {server['max_connections']}")
+    if server["external_connections"] is not None:
+        facts.append(f"{server['external_connections']} used by others")
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+def _unmatched(unmatched: dict[str, Any]) -> list[str]:
+    names = [one["application_name"] or "(no name)" for one in unmatched["names"]]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"names no class knows: {shown}"]
+
+
+def show_wait(seconds: float) -> str:
+    """A wait as people say it; the table is read at a glance."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"

@@ -4,10 +4,12 @@ Owns: the `-c/--config` option, turning ConfigError into a message, one question
 Does not know: what the command does with the answers.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
 import click
+import structlog
 
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config
@@ -45,6 +47,22 @@ def ask_server(upstream: UpstreamUrl) -> ServerFacts:
     from proxy.service.server_watch import read_server_facts  # noqa: PLC0415
 
     try:
-        return read_server_facts(upstream)
+        with _no_log():
+            return read_server_facts(upstream)
     except TlsFilesUnusable as error:
         raise ServerUnreachable(str(error)) from None
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """What the log would say is said by the command; a line of log would spoil JSON on standard output."""
+    before = structlog.get_config()
+    structlog.configure(processors=[_drop])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _drop(logger: object, method: str, event: MutableMapping[str, Any]) -> NoReturn:
+    raise structlog.DropEvent

@@ -115,3 +115,35 @@ def test_a_file_that_is_not_there_is_told(tmp_path, server):
     result = run("-c", tmp_path / "none.yaml")
     assert result.exit_code == 1
     assert "cannot be read: No such file or directory" in result.output
+
+
+# A real server, and none
+
+
+def on(url, total="auto"):
+    return TEXT.replace("postgresql://proxy:hush@127.0.0.1/app", url).replace("value: 50", f"value: {total}")
+
+
+def test_a_real_server_is_asked_for_its_limits(config, postgres):
+    config.write_text(on(postgres.url()).replace("keep_free: 5", "keep_free: 5, instances: 1"))
+    document = json.loads(run("-c", config, "--json").output)
+    max_connections = int(postgres.psql("show max_connections"))
+    reserved = int(postgres.psql("show superuser_reserved_connections"))
+    assert document["server"]["max_connections"] == max_connections
+    assert document["total"] == max_connections - reserved - 5
+
+
+def test_a_total_that_a_real_server_cannot_give_is_refused(config, postgres):
+    max_connections = int(postgres.psql("show max_connections"))
+    config.write_text(on(postgres.url(), total=max_connections))
+    document = json.loads(run("-c", config, "--json").output)
+    assert document["findings"][0]["severity"] == "error"
+    assert document["findings"][0]["text"].startswith(f"total {max_connections}, but the server can give")
+
+
+def test_a_port_where_nobody_listens_leaves_the_json_whole(config, unused_tcp_port):
+    config.write_text(on(f"postgresql://u:hush@127.0.0.1:{unused_tcp_port}/x"))
+    result = run("-c", config, "--json")
+    assert result.exit_code == 1
+    assert "cannot be asked" in json.loads(result.stdout)["findings"][0]["text"]
+    assert "hush" not in result.output

@@ -38,7 +38,7 @@ class UpstreamHost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamUrl:
-    """What the URI says, as far as it is used or may be shown. What is None was not given; times carry their unit in the name.
+    """What the URI says, as far as it is used. What is None was not given; times carry their unit.
 
     `addresses` stands beside `hosts`: what to dial instead of the name (hostaddr), or None.
     """

@@ -21,7 +21,14 @@ from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.session import refusals
 from proxy.session.cleaning import Cleaning
-from proxy.session.examination import NOTHING_KEPT, WANTED, Examination, examine, uses_unnamed_statement_of_before
+from proxy.session.examination import (
+    NOTHING_KEPT,
+    WANTED,
+    Dialect,
+    Examination,
+    examine,
+    uses_unnamed_statement_of_before,
+)
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import Settings, apply_sql, difference
 from proxy.session.server import IDLE_STATUS, ServerConnection
@@ -30,7 +37,7 @@ from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import PLAIN, PinReason, SqlFacts, inspect_sql
+from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql
 
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
@@ -62,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         "_closed",
         "_cursor",
         "_desk",
+        "_dialect",
         "_granted_at",
         "_late_copy",
         "_local",
@@ -111,6 +119,7 @@ class ClientConnection(asyncio.Protocol):
         self.holds_slot = False
         self.process_id = 0
         self._cursor = client_cursor(WANTED, max_held_bytes=desk.settings.limits.max_inspected_bytes)
+        self._dialect = Dialect()
         self._local: LocalAnswers | None = None
         self._pending: list[tuple[bytes, Sequence[Fact]]] = []
         self._pending_bytes = 0
@@ -221,6 +230,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _say_entered(self) -> None:
         assert self.settings is not None, "a client enters with known settings"
+        self._dialect = self._read_dialect()
         self.process_id, key = self._desk.keys.issue(self, self.identity.minor_version)
         own = self.settings.values
         greeting = [
@@ -239,7 +249,7 @@ class ClientConnection(asyncio.Protocol):
             len(facts) == 1
             and facts[0] == (messages.QUERY, 0, len(buffer))
             and self._local is None
-            and inspect_sql(buffer[5:-1]) is PLAIN
+            and inspect_sql(buffer[5:-1], *self._dialect) is PLAIN
             and self._desk.gate.try_grant(self.id, self.class_name, self._desk.now())
         ):
             self._begin_query(buffer, facts)
@@ -272,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
             buffer, facts = self._answer_locally(buffer, facts)
             if not buffer:
                 return
-        seen = examine(buffer, facts)
+        seen = examine(buffer, facts, self._dialect)
         if seen.leaves_at == 0:
             self.end(None)
             return
@@ -281,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
         if self._replays_parse and not self._unnamed_parse:
             self._refuse_unit(refusals.no_unnamed_statement())
         else:
-            self._request_slot(unbounded=seen.facts.pin is not None)
+            self._request_slot(unbounded=bool(seen.pins))
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
         local = self._local or LocalAnswers()
@@ -434,8 +444,8 @@ class ClientConnection(asyncio.Protocol):
             server.transport.write(buffer)
             self._streamed(server)
             return
-        seen = examine(buffer, facts, copying_in=server.copying_in)
-        if seen.facts is not PLAIN and not self._may_change_session(server, seen, buffer, facts):
+        seen = examine(buffer, facts, self._dialect, copying_in=server.copying_in)
+        if not seen.is_plain and not self._may_change_session(server, seen, buffer, facts):
             return
         if seen.leaves_at >= 0:
             self.end(None)
@@ -529,6 +539,13 @@ class ClientConnection(asyncio.Protocol):
         name = settings.values.get("application_name", "")
         if had is not None and had.values.get("application_name", "") != name:
             self.reclassify()
+        self._dialect = self._read_dialect()
+
+    def _read_dialect(self) -> Dialect:
+        table, settings = self.pool.table, self.settings
+        followed = FOLLOWED_PARAMETERS | {"search_path"} if table.is_reported("search_path") else FOLLOWED_PARAMETERS
+        plain_strings = settings is None or settings.values.get("standard_conforming_strings") != "off"
+        return Dialect(followed, not plain_strings)
 
     # -- session state that cannot be shared ---------------------------------------------------------------------------
 
@@ -536,11 +553,10 @@ class ClientConnection(asyncio.Protocol):
         self, server: ServerConnection, seen: Examination, buffer: bytes, facts: Sequence[Fact]
     ) -> bool:
         """Decide before forwarding what would leave session state. False: it was refused and answered."""
-        found = seen.facts
-        if not server.awaiting and len(seen.awaited) == 1 and seen.whole:
-            self._clears = found
+        if seen.clearing is not PLAIN and not server.awaiting and len(seen.awaited) == 1 and seen.whole:
+            self._clears = seen.clearing
             server.tells_ready = True
-        if found.pin is None:
+        if not seen.pins:
             return True
         if not self._unbounded and not self.session_hold:
             refusal = self._desk.gate.request_pin(self.id)
@@ -548,9 +564,9 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse_in_transaction(server, refusals.refused(refusal, "ERROR"), buffer, facts)
                 return False
             self._unbounded = True
-        if found.pin not in self.pins:
-            self.pins |= found.pins
-            self._desk.measures.pins[self.class_name, found.pin.value] += 1
+        for reason in seen.pins - self.pins:
+            self._desk.measures.pins[self.class_name, reason.value] += 1
+        self.pins |= seen.pins
         return True
 
     def ready(self, failed: bool) -> None:
@@ -566,13 +582,16 @@ class ClientConnection(asyncio.Protocol):
             if not self.pins and not self.session_hold:
                 self._unbounded = False
                 self._desk.gate.unpin(self.id)
-        if found.resets_parameters:
-            self._restore_startup_parameters(server)
+        if found.resets_parameters or found.resets:
+            self._restore_startup_parameters(server, found)
 
-    def _restore_startup_parameters(self, server: ServerConnection) -> None:
-        """RESET ALL must bring back what the client started with, not what the server connection was dialled with."""
+    def _restore_startup_parameters(self, server: ServerConnection, found: SqlFacts) -> None:
+        """RESET must bring back what the client started with, not what the server connection was dialled with."""
         table = self.pool.table
         own = table.settings_or_none(self.identity.parameters)
+        if own is not None and not found.resets_parameters:
+            values = {name: own.values[name] for name in found.resets if name in own.values}
+            own = table.intern({**server.settings.values, **values})
         if own is None or own is server.settings:
             return
         told = server.settings.values

@@ -6,11 +6,11 @@ Does not know: whether a slot is free, what is done about a pin.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.wire import messages
 from proxy.wire.framing import Fact
-from proxy.wire.sql import PLAIN, PinReason, SqlFacts, inspect_sql
+from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql
 
 # Held until whole: a decision hangs on them. Bind, Execute and CopyData stream through.
 WANTED: Final = bytes(
@@ -26,39 +26,58 @@ WANTED: Final = bytes(
 )
 _ENDS_COPY: Final = frozenset((messages.COPY_DONE, messages.COPY_FAIL))
 _HEADER_BYTES: Final = 5
-_TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN, clears=frozenset(), resets_parameters=False)
-_NAMED: Final = SqlFacts(pin=PinReason.PREPARE, clears=frozenset(), resets_parameters=False)
+_TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN)
+_NAMED: Final = SqlFacts(pin=PinReason.PREPARE)
 NOTHING_KEPT: Final = b""
 _MAX_KEPT_PARSE_BYTES: Final = 16 * 1024  # a longer unnamed statement is not replayed, and its later use is an error
+
+
+class Dialect(NamedTuple):
+    """How this client's SQL reads: which parameters the server reports, and what a backslash in a string means."""
+
+    followed: frozenset[str] = FOLLOWED_PARAMETERS
+    backslash_escapes: bool = False
 
 
 class Examination:
     """What one piece of the stream asks for.
 
     `awaited` are the types answered by a ReadyForQuery, in order. `whole` tells that it ends where a unit of work ends.
-    `unnamed_parse` is the last Parse of the unnamed statement, NOTHING_KEPT where it is too long, None without one.
+    `pins` are all reasons found; `clearing` is what the last statement clears or resets, PLAIN without one.
+    `unnamed_parse` is the last Parse of the unnamed statement, NOTHING_KEPT where it is gone or too long, None where
+    nothing was said of it.
     """
 
-    __slots__ = ("awaited", "ends_copy", "facts", "leaves_at", "unnamed_parse", "whole")
+    __slots__ = ("awaited", "clearing", "ends_copy", "leaves_at", "pins", "unnamed_parse", "whole")
 
     def __init__(self) -> None:
         self.awaited: list[int] = []
-        self.facts: SqlFacts = PLAIN
+        self.pins: frozenset[PinReason] = frozenset()
+        self.clearing: SqlFacts = PLAIN
         self.ends_copy = False
         self.leaves_at = -1
         self.unnamed_parse: bytes | None = None
         self.whole = False
 
+    @property
+    def is_plain(self) -> bool:
+        return not self.pins and self.clearing is PLAIN
 
-def examine(buffer: bytes, facts: Sequence[Fact], *, copying_in: bool = False) -> Examination:
+    def found(self, facts: SqlFacts) -> None:
+        if facts is not PLAIN:
+            self.pins |= facts.pins
+            self.clearing = facts
+
+
+def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, *, copying_in: bool = False) -> Examination:
     """Look at every message of `facts` in `buffer`. While `copying_in` the server ignores Sync."""
     seen = Examination()
     for kind, start, end in facts:
         if kind == messages.QUERY:
-            _merge(seen, inspect_sql(buffer[start + _HEADER_BYTES : end - 1]) if end >= 0 else _TOO_LONG)
+            seen.found(inspect_sql(buffer[start + _HEADER_BYTES : end - 1], *dialect) if end >= 0 else _TOO_LONG)
             seen.unnamed_parse = NOTHING_KEPT  # a simple query destroys the unnamed statement
         elif kind == messages.PARSE:
-            _merge(seen, _parse(seen, buffer, start, end))
+            seen.found(_parse(seen, buffer, start, end, dialect))
             continue
         elif kind == messages.TERMINATE:
             seen.leaves_at = start
@@ -74,7 +93,7 @@ def examine(buffer: bytes, facts: Sequence[Fact], *, copying_in: bool = False) -
     return seen
 
 
-def _parse(seen: Examination, buffer: bytes, start: int, end: int) -> SqlFacts:
+def _parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dialect) -> SqlFacts:
     if end < 0:
         seen.unnamed_parse = NOTHING_KEPT
         return _TOO_LONG
@@ -82,15 +101,7 @@ def _parse(seen: Examination, buffer: bytes, start: int, end: int) -> SqlFacts:
     if buffer[name_at] != 0:
         return _NAMED
     seen.unnamed_parse = buffer[start:end] if end - start <= _MAX_KEPT_PARSE_BYTES else NOTHING_KEPT
-    return inspect_sql(buffer[name_at + 1 : buffer.index(0, name_at + 1)])
-
-
-def _merge(seen: Examination, facts: SqlFacts) -> None:
-    """The first pin counts; what clears state counts only where it is the only statement that does anything."""
-    if facts is PLAIN:
-        return
-    if seen.facts is PLAIN or (facts.pin is not None and seen.facts.pin is None):
-        seen.facts = facts
+    return inspect_sql(buffer[name_at + 1 : buffer.find(0, name_at + 1)], *dialect)
 
 
 def uses_unnamed_statement_of_before(buffer: bytes) -> bool:

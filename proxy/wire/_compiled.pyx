@@ -1,12 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The hot parts of the wire layer, compiled: the framing cursor and the prefilter of `sql`.
 
-Owns: the same behaviour as `_plain.Cursor` and `_words.may_matter`; the same tests run over both.
+Owns: the same behaviour as `_plain.Cursor` and `_prefilter.may_matter`; the same tests run over both.
 Does not know: anything they do not.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    /* The first place of `needle` in `text`. memmem() is no part of ISO C, and this is called for dollar quotes only. */
+    static const unsigned char *find_bytes(
+        const unsigned char *text, Py_ssize_t length, const unsigned char *needle, Py_ssize_t needle_length
+    ) {
+        const unsigned char *last = text + (length - needle_length);
+        for (; length >= needle_length && text <= last; text++)
+            if (*text == *needle && memcmp(text, needle, needle_length) == 0)
+                return text;
+        return NULL;
+    }
+    """
+    const unsigned char *find_bytes(
+        const unsigned char *text, Py_ssize_t length, const unsigned char *needle, Py_ssize_t needle_length
+    ) noexcept nogil
 
 from proxy.wire._types import (
     DEFAULT_MAX_HELD_BYTES,
@@ -158,3 +176,203 @@ cdef class Cursor:
             self._missing = _length_at(at) + 1 - size
         self._held = bytearray(data[position:])
         return data[:position]
+
+
+# -- the prefilter of `sql` ---------------------------------------------------------------------------------------------
+# A lexer of the same language as `sql_tokens`, which keeps nothing. Where that one would have to look closer, as at a
+# string that may go on after a newline, this one says that the text may matter. So it errs to one side only.
+
+cdef enum:
+    BLANK = 1
+    BEGINS_WORD = 2
+    IN_WORD = 4
+    DIGIT = 8
+
+cdef unsigned char _class_of[256]
+cdef unsigned char _lower[256]
+
+
+cdef void _fill_tables() noexcept:
+    cdef int byte
+    for byte in range(256):
+        _lower[byte] = byte + 32 if 65 <= byte <= 90 else byte
+        _class_of[byte] = 0
+        if byte == 32 or 9 <= byte <= 13:
+            _class_of[byte] = BLANK
+        elif 97 <= _lower[byte] <= 122 or byte == 95 or byte >= 128:
+            _class_of[byte] = BEGINS_WORD | IN_WORD
+        elif 48 <= byte <= 57:
+            _class_of[byte] = DIGIT | IN_WORD
+        elif byte == 36:  # $
+            _class_of[byte] = IN_WORD
+
+
+_fill_tables()
+
+
+cdef inline bint _is(const unsigned char *word, const char *expected, Py_ssize_t length) noexcept nogil:
+    cdef Py_ssize_t index
+    for index in range(length):
+        if _lower[word[index]] != <unsigned char>expected[index]:
+            return False
+    return True
+
+
+cdef bint _word_matters(const unsigned char *word, Py_ssize_t length, bint begins_statement) noexcept nogil:
+    """Whether a word can name a session function, a temporary object, or a statement that changes the session."""
+    cdef unsigned char first = _lower[word[0]]
+    if first == c"p":
+        if length >= 3 and _is(word, b"pg_", 3):
+            return True
+        return begins_statement and length == 7 and _is(word, b"prepare", 7)
+    if first == c"t":
+        return (length == 4 and _is(word, b"temp", 4)) or (length == 9 and _is(word, b"temporary", 9))
+    if first == c"s":
+        if length == 10 and _is(word, b"set_config", 10):
+            return True
+        return begins_statement and length == 3 and _is(word, b"set", 3)
+    if first == c"d" and length >= 14 and _is(word, b"dblink_connect", 14):
+        return True
+    if not begins_statement:
+        return False
+    if first == c"c":
+        return length == 5 and _is(word, b"close", 5)
+    if first == c"d":
+        return (
+            (length == 7 and (_is(word, b"declare", 7) or _is(word, b"discard", 7)))
+            or (length == 10 and _is(word, b"deallocate", 10))
+        )
+    if first == c"l":
+        return (length == 4 and _is(word, b"load", 4)) or (length == 6 and _is(word, b"listen", 6))
+    if first == c"r":
+        return length == 5 and _is(word, b"reset", 5)
+    return first == c"u" and length == 8 and _is(word, b"unlisten", 8)
+
+
+cdef Py_ssize_t _behind_quoted(const unsigned char *sql, Py_ssize_t at, Py_ssize_t end, unsigned char quote) noexcept nogil:
+    """The offset behind the closing quote of what begins at `at`, where a doubled quote stands for one; -1 without."""
+    while at < end:
+        if sql[at] == quote:
+            if at + 1 >= end or sql[at + 1] != quote:
+                return at + 1
+            at += 1
+        at += 1
+    return -1
+
+
+cdef Py_ssize_t _behind_escaped(const unsigned char *sql, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The same for a string with backslash escapes; -1 also where it may go on in a further piece."""
+    while at < end:
+        if sql[at] == c"\\":
+            at += 1
+        elif sql[at] == c"'":
+            if at + 1 >= end or sql[at + 1] != c"'":
+                break
+            at += 1
+        at += 1
+    else:
+        return -1
+    at += 1
+    cdef Py_ssize_t ahead = at
+    while ahead < end and _class_of[sql[ahead]] == BLANK:
+        ahead += 1
+    if ahead < end and (sql[ahead] == c"'" or sql[ahead] == c"-"):
+        return -1
+    return at
+
+
+cdef Py_ssize_t _behind_comment(const unsigned char *sql, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The offset behind a comment whose opening ends at `at`; they nest; -1 where it does not end."""
+    cdef Py_ssize_t depth = 1
+    while at + 1 < end:
+        if sql[at] == c"/" and sql[at + 1] == c"*":
+            depth += 1
+            at += 2
+        elif sql[at] == c"*" and sql[at + 1] == c"/":
+            depth -= 1
+            at += 2
+            if depth == 0:
+                return at
+        else:
+            at += 1
+    return -1
+
+
+cdef Py_ssize_t _behind_dollar(const unsigned char *sql, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """The offset behind a dollar-quoted string, or behind the dollar at `at` where none begins; -1 without an end."""
+    cdef Py_ssize_t tag_end = at + 1
+    if tag_end < end and _class_of[sql[tag_end]] & BEGINS_WORD:
+        while tag_end < end and sql[tag_end] != c"$" and _class_of[sql[tag_end]] & IN_WORD:
+            tag_end += 1
+    if tag_end >= end or sql[tag_end] != c"$":
+        return at + 1
+    cdef Py_ssize_t tag_length = tag_end + 1 - at
+    cdef const unsigned char *closing = find_bytes(sql + tag_end + 1, end - tag_end - 1, sql + at, tag_length)
+    return -1 if closing == NULL else (closing - sql) + tag_length
+
+
+cdef bint _text_matters(const unsigned char *sql, Py_ssize_t end, bint backslash_escapes) noexcept nogil:
+    cdef Py_ssize_t at = 0, word_end
+    cdef unsigned char byte, class_of
+    cdef bint begins_statement = True
+    while at < end:
+        byte = sql[at]
+        class_of = _class_of[byte]
+        if class_of == BLANK:
+            at += 1
+            continue
+        if class_of & BEGINS_WORD:
+            word_end = at + 1
+            while word_end < end and _class_of[sql[word_end]] & IN_WORD:
+                word_end += 1
+            if word_end == at + 1 and word_end < end:
+                if sql[word_end] == c"'" and _lower[byte] == c"e":
+                    at = _behind_escaped(sql, word_end + 1, end)
+                    if at < 0:
+                        return True
+                    begins_statement = False
+                    continue
+                if sql[word_end] == c"&" and _lower[byte] == c"u":
+                    return True
+            if _word_matters(sql + at, word_end - at, begins_statement):
+                return True
+            at = word_end
+            begins_statement = False
+            continue
+        if byte == c"-" and at + 1 < end and sql[at + 1] == c"-":
+            while at < end and sql[at] != c"\n" and sql[at] != c"\r":
+                at += 1
+            continue
+        if byte == c"/" and at + 1 < end and sql[at + 1] == c"*":
+            at = _behind_comment(sql, at + 2, end)
+            if at < 0:
+                return True
+            continue
+        begins_statement = byte == c";"
+        if byte == c"'":
+            at = _behind_escaped(sql, at + 1, end) if backslash_escapes else _behind_quoted(sql, at + 1, end, byte)
+        elif byte == c'"':
+            if _quoted_matters(sql + at + 1, end - at - 1):
+                return True
+            at = _behind_quoted(sql, at + 1, end, byte)
+        elif byte == c"$":
+            at = _behind_dollar(sql, at, end)
+        else:
+            at += 1
+        if at < 0:
+            return True
+    return False
+
+
+cdef bint _quoted_matters(const unsigned char *content, Py_ssize_t length) noexcept nogil:
+    """A quoted identifier matters as a function or as the temporary schema, by how it begins."""
+    return (
+        (length >= 3 and _is(content, b"pg_", 3))
+        or (length >= 10 and _is(content, b"set_config", 10))
+        or (length >= 14 and _is(content, b"dblink_connect", 14))
+    )
+
+
+def may_matter(bytes sql not None, bint backslash_escapes=False):
+    """False: no statement in `sql` changes session state that `sql.inspect_sql` knows of."""
+    return _text_matters(<const unsigned char *>PyBytes_AS_STRING(sql), PyBytes_GET_SIZE(sql), backslash_escapes)

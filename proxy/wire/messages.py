@@ -247,7 +247,7 @@ def empty_query_response() -> bytes:
     return message(EMPTY_QUERY_RESPONSE)
 
 
-def parameter_description(types: Sequence[int]) -> bytes:
+def parameter_description(types: Sequence[int] = ()) -> bytes:
     """`types`: the OIDs of a prepared statement's parameters."""
     return message(PARAMETER_DESCRIPTION, _int16.pack(len(types)) + b"".join(map(_uint32.pack, types)))
 

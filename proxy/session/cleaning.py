@@ -82,7 +82,7 @@ class Cleaning:
 
     def _give_back(self) -> None:
         self._stop_timer()
-        self._server.unlink()
+        self._server.unlink(self._pool.registry.loop.time())
         self._pool.put_idle(self._server)
         self._over()
 

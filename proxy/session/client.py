@@ -42,6 +42,7 @@ from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, insp
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
 
+_QUERY: Final = messages.QUERY
 _QUERY_ONLY: Final = (messages.QUERY,)
 _PROBE_SECONDS: Final = 1.0
 _HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -59,6 +60,16 @@ class Phase(Enum):
     GONE = "gone"
 
 
+# In CPython 3.11 naming a member of an enum costs as much as a call, and these are compared for every message.
+_ENTERING: Final = Phase.ENTERING
+_IDLE: Final = Phase.IDLE
+_WAITING: Final = Phase.WAITING
+_DIALLING: Final = Phase.DIALLING
+_LINKED: Final = Phase.LINKED
+_CLEANING: Final = Phase.CLEANING
+_GONE: Final = Phase.GONE
+
+
 class ClientConnection(asyncio.Protocol):
     """The protocol object of one client after AuthenticationOk."""
 
@@ -74,11 +85,14 @@ class ClientConnection(asyncio.Protocol):
         "_late_copy",
         "_local",
         "_lone_timer",
+        "_measures",
+        "_now",
         "_pending",
         "_pending_bytes",
         "_probe",
         "_replays_parse",
         "_server_paused",
+        "_try_grant",
         "_unbounded",
         "_unnamed_parse",
         "_unsynced",
@@ -109,9 +123,12 @@ class ClientConnection(asyncio.Protocol):
         self.id = client_id
         self.identity = identity
         self.transport = transport
+        self._now = desk.now
+        self._try_grant = desk.gate.try_grant
         self.class_name = desk.classify(identity, identity.application_name)
+        self._measures = desk.measures.of(self.class_name)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
-        self.phase = Phase.ENTERING
+        self.phase = _ENTERING
         self.pool = desk.registry.pool(identity.database, identity.user)
         self.server: ServerConnection | None = None
         self.settings: Settings | None = None
@@ -146,11 +163,11 @@ class ClientConnection(asyncio.Protocol):
             return
         if not buffer:
             return
-        if self.phase is Phase.IDLE:
+        if self.phase is _IDLE:
             self._begin(buffer, facts)
-        elif self.phase is Phase.LINKED:
+        elif self.phase is _LINKED:
             self._forward(buffer, facts)
-        elif self.phase is not Phase.GONE:
+        elif self.phase is not _GONE:
             self._keep(buffer, facts)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
 
     def end(self, error: ErrorFields | None) -> None:
         """Say why, and close."""
-        if self.phase is Phase.GONE:
+        if self.phase is _GONE:
             return
         if error is not None:
             self.transport.write(messages.error_response(error))
@@ -187,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
     def enter(self) -> None:
         """AuthenticationOk is sent. First a place in the class, then a server connection where that is needed."""
         desk = self._desk
-        self._asked_at = desk.now()
+        self._asked_at = self._now()
         desk.door.join(_PlaceSeeker(self), self.class_name, desk.queue_timeout(self.class_name))
 
     def place_refused(self, refusal: Refuse) -> None:
@@ -216,7 +233,7 @@ class ClientConnection(asyncio.Protocol):
     def _first_server_is_fit(self, server: ServerConnection) -> None:
         self.settings = server.settings
         if self.session_hold:
-            self.phase = Phase.LINKED
+            self.phase = _LINKED
             self._say_entered()
             self._flush_pending()
         else:
@@ -224,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
             self._entered()
 
     def _entered(self) -> None:
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         self._say_entered()
         self._begin_pending()
 
@@ -247,31 +264,31 @@ class ClientConnection(asyncio.Protocol):
         """The client is idle and sends something. The first branch is the hot path: one simple query."""
         if (
             len(facts) == 1
-            and facts[0] == (messages.QUERY, 0, len(buffer))
+            and facts[0] == (_QUERY, 0, len(buffer))
             and self._local is None
             and inspect_sql(buffer[5:-1], *self._dialect) is PLAIN
-            and self._desk.gate.try_grant(self.id, self.class_name, self._desk.now())
+            and self._try_grant(self.id, self.class_name, now := self._now())
         ):
-            self._begin_query(buffer, facts)
+            self._begin_query(buffer, facts, now)
         else:
             self._begin_slowly(buffer, facts)
 
-    def _begin_query(self, buffer: bytes, facts: Sequence[Fact]) -> None:
-        desk, settings = self._desk, self.settings
+    def _begin_query(self, buffer: bytes, facts: Sequence[Fact], now: float) -> None:
+        settings = self.settings
         assert settings is not None, "an idle client has entered"
         self.holds_slot = True
         self._unnamed_parse = NOTHING_KEPT
-        self._granted_at = self._asked_at = now = desk.now()
-        desk.measures.of(self.class_name).wait_granted.counts[0] += 1
+        self._granted_at = self._asked_at = now
+        self._measures.wait_granted.counts[0] += 1
         server = self.pool.take_idle_or_none(settings)
-        if server is not None and server.settings is settings and now - server.idle_since < desk.check_after_seconds:
-            self.phase = Phase.LINKED
+        if server is not None and server.settings is settings and now < server.check_from:
+            self.phase = _LINKED
             self.server = server
             server.link(self)
             server.send(buffer, _QUERY_ONLY)
             return
         self._pending.append((buffer, facts))
-        self.phase = Phase.DIALLING
+        self.phase = _DIALLING
         if server is not None:
             self.server_ready(server)
         else:
@@ -303,7 +320,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_pending(self) -> None:
         """The client is idle again and has sent more in the meantime."""
-        if self._pending and self.phase is Phase.IDLE:
+        if self._pending and self.phase is _IDLE:
             buffer, facts = self._take_pending()
             self._begin(buffer, facts)
 
@@ -313,9 +330,9 @@ class ClientConnection(asyncio.Protocol):
         if down is not None:
             self._fail_for_want_of_server(down)
             return
-        if self.phase is Phase.IDLE:
-            self.phase = Phase.WAITING
-        self._asked_at = desk.now()
+        if self.phase is _IDLE:
+            self.phase = _WAITING
+        self._asked_at = self._now()
         self._unbounded = unbounded
         desk.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=unbounded)
 
@@ -323,13 +340,13 @@ class ClientConnection(asyncio.Protocol):
 
     def granted(self, grant: Grant) -> None:
         self.holds_slot = True
-        self._granted_at = self._desk.now()
-        if self.phase is Phase.WAITING:
-            self.phase = Phase.DIALLING
+        self._granted_at = self._now()
+        if self.phase is _WAITING:
+            self.phase = _DIALLING
         self.pool.want(self)
 
     def refused(self, refusal: Refuse) -> None:
-        if self.phase is Phase.ENTERING:
+        if self.phase is _ENTERING:
             self.end(refusals.refused(refusal, "FATAL"))
         else:
             self._refuse_unit(refusals.refused(refusal, "ERROR"))
@@ -339,7 +356,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse_unit(self, error: ErrorFields) -> None:
         """The unit of work that was to begin does not. The client connection stays usable."""
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         local = self._local or LocalAnswers()
         buffer, facts = self._take_pending()
         if self._replays_parse and self._unnamed_parse:
@@ -361,7 +378,7 @@ class ClientConnection(asyncio.Protocol):
         self._fail_for_want_of_server(error)
 
     def _fail_for_want_of_server(self, error: ErrorFields) -> None:
-        if self.phase is Phase.ENTERING:
+        if self.phase is _ENTERING:
             self.end(replace(error, severity="FATAL"))
         else:
             self._refuse_unit(replace(error, severity="ERROR"))
@@ -369,9 +386,9 @@ class ClientConnection(asyncio.Protocol):
     def server_ready(self, server: ServerConnection) -> None:
         server.link(self)
         self.server = server
-        if self.phase is Phase.ENTERING:
+        if self.phase is _ENTERING:
             self._prepare_first_server(server)
-        elif self._desk.now() - server.idle_since >= self._desk.check_after_seconds:
+        elif self._now() >= server.check_from:
             self._send_alone(server, "", None)  # idle for long: does it still answer?
         else:
             self._link(server)
@@ -401,7 +418,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             server.transport.write(server.inject(apply_sql(changes), want=settings))
             self._desk.measures.parameters_reapplied += 1
-        self.phase = Phase.LINKED
+        self.phase = _LINKED
         self._flush_pending()
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
@@ -411,9 +428,9 @@ class ClientConnection(asyncio.Protocol):
         if error is not None:
             self._desk.measures.parameters_failed += 1
             self.end(replace(error, severity="FATAL"))
-        elif self.phase is Phase.ENTERING:
+        elif self.phase is _ENTERING:
             self._first_server_is_fit(server)
-        elif self.phase is Phase.DIALLING:
+        elif self.phase is _DIALLING:
             self._link(server)
         elif self._cancel_when_injected:
             self._cancel_when_injected = False
@@ -487,51 +504,52 @@ class ClientConnection(asyncio.Protocol):
         if self._unsynced or self.pins or self.session_hold or server.cancels_under_way:
             if self._desk.draining:
                 self._desk.tell_if_drained()
-            return
-        if self._is_mid_message():
+        elif self._is_mid_message():
             self._late_copy = True
-            return
-        self.phase = Phase.IDLE
-        self._release_server(server)
+        else:
+            self.phase = _IDLE
+            self._release_server(server)
 
     def cancel_over(self) -> None:
         server = self.server
-        if server is not None and server.is_clean and self.phase is Phase.LINKED:
+        if server is not None and server.is_clean and self.phase is _LINKED:
             self.unit_may_be_over()
 
     def _release_server(self, server: ServerConnection) -> None:
+        now = self._now()
         self.server = None
-        server.unlink()
+        server.unlink(now)
         if self._server_paused:
             self._server_paused = False
             server.transport.resume_reading()
         if server.settings is not self.settings:
             self._settings_changed(server.settings)
         self.pool.put_idle(server)
-        self._slot_over()
+        self._give_slot_back(now)
 
     def _slot_over(self) -> None:
-        """The slot goes back; the time it was held is noted."""
-        desk = self._desk
+        self._give_slot_back(self._now())
+
+    def _give_slot_back(self, now: float) -> None:
+        """The time it was held is noted."""
         self.holds_slot = False
-        held = desk.now() - self._granted_at
-        measures = desk.measures.of(self.class_name)
-        measures.hold.observe(held)
-        measures.transaction.observe(desk.now() - self._asked_at)
-        desk.gate.release(self.id)
+        self._measures.held(now - self._granted_at, now - self._asked_at)
+        desk = self._desk
+        desk.gate.release(self.id, now)
         if desk.draining:
             desk.tell_if_drained()
 
     @property
     def is_busy(self) -> bool:
         """Waits or works: a drain gives it time. A session that is only held does not count."""
-        if self.phase is Phase.LINKED and self.server is not None:
+        if self.phase is _LINKED and self.server is not None:
             return not self.server.is_clean or self._unsynced
-        return self.phase not in (Phase.IDLE, Phase.GONE)
+        return self.phase not in (_IDLE, _GONE)
 
     def reclassify(self) -> None:
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
         self.class_name = self._desk.classify(self.identity, name)
+        self._measures = self._desk.measures.of(self.class_name)
 
     def _settings_changed(self, settings: Settings) -> None:
         """The client changed a parameter. A new application_name counts from the next transaction on."""
@@ -613,7 +631,7 @@ class ClientConnection(asyncio.Protocol):
             return
         in_block = server.last_status != IDLE_STATUS
         self._keep(buffer, facts)
-        self.phase = Phase.CLEANING
+        self.phase = _CLEANING
         self.server = None
         Cleaning(server, self.pool, self._desk.canceller, lambda: self._cleaned(in_block, error)).begin(
             is_dirty=bool(self.pins), is_mid_message=self._is_mid_message()
@@ -621,7 +639,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _cleaned(self, in_block: bool, error: ErrorFields) -> None:
         self._slot_over()
-        if self.phase is Phase.GONE:
+        if self.phase is _GONE:
             return
         if in_block:
             self._local = LocalAnswers()
@@ -633,11 +651,11 @@ class ClientConnection(asyncio.Protocol):
     def cancel_requested(self) -> None:
         """A CancelRequest names this client."""
         desk = self._desk
-        if self.phase is Phase.WAITING:
+        if self.phase is _WAITING:
             desk.measures.cancels_of_waiting += 1
-            desk.gate.leave(self.id, self.class_name, desk.now() - self._asked_at)
+            desk.gate.leave(self.id, self.class_name, self._now() - self._asked_at)
             self._refuse_unit(refusals.cancelled_while_waiting())
-        elif self.phase is Phase.DIALLING and self.server is None:
+        elif self.phase is _DIALLING and self.server is None:
             desk.measures.cancels_of_waiting += 1
             self.pool.gave_up(self)
             self._slot_over()
@@ -649,9 +667,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """The client is gone, or is being sent away. Whatever it holds goes back, in its own time."""
-        if self.phase is Phase.GONE:
+        if self.phase is _GONE:
             return
-        phase, self.phase = self.phase, Phase.GONE
+        phase, self.phase = self.phase, _GONE
         self._stop_timers()
         desk, server = self._desk, self.server
         self.server = None
@@ -660,11 +678,11 @@ class ClientConnection(asyncio.Protocol):
                 is_dirty=bool(self.pins) or self.session_hold,
                 is_mid_message=self._unsynced or self._is_mid_message(),
             )
-        elif phase is not Phase.CLEANING and self.holds_slot:
+        elif phase is not _CLEANING and self.holds_slot:
             self.pool.gave_up(self)
             self._slot_over()
         else:
-            desk.gate.leave(self.id, self.class_name, desk.now() - self._asked_at)
+            desk.gate.leave(self.id, self.class_name, self._now() - self._asked_at)
         self._pending.clear()
         desk.client_left(self)
 

@@ -78,7 +78,6 @@ class Frontdesk:
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
-        self.check_after_seconds = settings.pool.check_after_seconds
         self.unmatched: dict[str, tuple[int, float]] = {}
         self.unmatched_clients = 0
         self._ids = count(1)
@@ -135,8 +134,7 @@ class Frontdesk:
         """Take over what may change while running: users, bounds, classes. Sockets and the upstream stay."""
         self.settings = replace(settings, upstream=self.settings.upstream)
         self.classifier = classifier
-        self.check_after_seconds = settings.pool.check_after_seconds
-        self.registry.settings = settings.pool
+        self.registry.adopt(settings.pool)
 
     def reclassify(self) -> None:
         """Every client belongs to a class that exists, from its next unit of work on."""

@@ -112,8 +112,8 @@ class Gate:
             self.controller.request(applicant.id, class_name, flow=flow, now=now, unbounded=unbounded)
         )
 
-    def release(self, client: ClientId) -> None:
-        decisions = self.controller.release(client, self._loop.time())
+    def release(self, client: ClientId, now: float | None = None) -> None:
+        decisions = self.controller.release(client, self._loop.time() if now is None else now)
         if decisions or self._decisions.applicants:
             self._decisions.deliver(decisions)
 

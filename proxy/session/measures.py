@@ -4,10 +4,11 @@ Owns: the counters of one process.
 Does not know: metric names, Prometheus, how a number came about. Slots and refusals are counted by the admission core.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-from proxy.session.histogram import Histogram
+from proxy.session.histogram import SECONDS, Histogram
 
 
 @dataclass(slots=True)
@@ -19,6 +20,19 @@ class ClassMeasures:
     wait_left: Histogram = field(default_factory=Histogram)
     hold: Histogram = field(default_factory=Histogram)
     transaction: Histogram = field(default_factory=Histogram)
+
+    def held(self, hold_seconds: float, transaction_seconds: float) -> None:
+        """A slot was given back. Without a wait the two times are one, and one search finds both buckets."""
+        hold, transaction = self.hold, self.transaction
+        if hold_seconds != transaction_seconds:
+            hold.observe(hold_seconds)
+            transaction.observe(transaction_seconds)
+            return
+        bucket = bisect_left(SECONDS, hold_seconds)
+        hold.counts[bucket] += 1
+        hold.sum += hold_seconds
+        transaction.counts[bucket] += 1
+        transaction.sum += hold_seconds
 
 
 @dataclass(slots=True)

@@ -59,7 +59,7 @@ class OwnQuery:
         if server is None:
             self._pool.gave_up(self)
         elif server.is_clean:
-            server.unlink()
+            server.unlink(self._pool.registry.loop.time())
             self._pool.put_idle(server)
         else:
             self._pool.close(server)

@@ -64,6 +64,7 @@ class Registry:
         self.tasks = tasks
         self.loop = loop
         self.total = 0
+        self.is_over_total = False  # the budget has shrunk below what there is
         self.dialling = 0  # room taken by dials that have no connection yet
         self.connections: set[ServerConnection] = set()
         self.pools: dict[tuple[str, str], Pool] = {}
@@ -122,6 +123,7 @@ class Registry:
     def gone(self, server: ServerConnection) -> None:
         self.connections.discard(server)
         self._evicting.discard(server)
+        self.is_over_total = self.count > self.total
         self.room_given_back()
         if self._emptied is not None and self.count == 0:
             self._emptied.set()
@@ -132,9 +134,16 @@ class Registry:
         if self.count:
             await self._emptied.wait()
 
+    def adopt(self, settings: PoolSettings) -> None:
+        """New ages and bounds, from a reload."""
+        self.settings = settings
+        for pool in self.pools.values():
+            pool.check_after_seconds = settings.check_after_seconds
+
     def set_total(self, total: int) -> None:
         """A new budget: idle connections above it close first; nobody who works is disturbed."""
         self.total = total
+        self.is_over_total = self.count > total
         while self.count - len(self._evicting) > total and self._evict_coldest():
             pass
         self.room_given_back()
@@ -199,6 +208,7 @@ class Pool:
         self.database = database
         self.user = user
         self.table = SettingsTable()
+        self.check_after_seconds = registry.settings.check_after_seconds
         self.credentials: Credentials | None = None
         self.tries_while_down = False  # true for the pool of the proxy's own queries
         self._by_settings: dict[Settings, dict[ServerConnection, None]] = {}
@@ -225,8 +235,7 @@ class Pool:
         if self._wanting:
             self._wanting.popleft().server_ready(server)
             return
-        registry = self.registry
-        if registry.count > registry.total or server.retire_at < server.idle_since:
+        if self.registry.is_over_total or server.retire_at < server.idle_since:
             self.close(server)
             return
         group = self._by_settings.get(server.settings)

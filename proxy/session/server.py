@@ -87,6 +87,7 @@ class ServerOwner(Protocol):
     """What a server connection expects of its pool."""
 
     table: SettingsTable
+    check_after_seconds: float  # idle for so long, a connection is tried before it is handed out
 
     def gone(self, server: "ServerConnection") -> None: ...
 
@@ -94,6 +95,15 @@ class ServerOwner(Protocol):
         """An idle connection must not be handed out any more."""
 
     def broke_protocol(self, server: "ServerConnection", violation: ProtocolViolation) -> None: ...
+
+
+# In CPython 3.11 naming a member of an enum costs as much as a call, and these are compared for every message.
+_LOGIN: Final = ServerState.LOGIN
+_IDLE: Final = ServerState.IDLE
+_LINKED: Final = ServerState.LINKED
+_CLOSING: Final = ServerState.CLOSING
+_GONE: Final = ServerState.GONE
+_READY_FOR_QUERY: Final = messages.READY_FOR_QUERY
 
 
 class ServerConnection(asyncio.Protocol):
@@ -104,7 +114,7 @@ class ServerConnection(asyncio.Protocol):
         self.loop = loop
         self.transport: asyncio.Transport
         self.cursor = Cursor(_WANTED_AT_LOGIN, max_held_bytes=_MAX_HELD, known=BACKEND_TYPES)
-        self.state = ServerState.LOGIN
+        self.state = _LOGIN
         self.client: LinkedClient | None = None
         self.awaiting: deque[int] = deque()
         self.last_status = IDLE_STATUS
@@ -117,6 +127,7 @@ class ServerConnection(asyncio.Protocol):
         self.on_gone: Callable[[], None] | None = None
         self.tells_ready = False  # the holder wants ready(): it has something to learn from the next answer
         self.idle_since = loop.time()
+        self.check_from = self.idle_since + pool.check_after_seconds
         self.retire_at = float("inf")
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self._login = login
@@ -154,7 +165,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         client, self.client = self.client, None
-        self.state = ServerState.GONE
+        self.state = _GONE
         on_gone, self.on_gone = self.on_gone, None
         why = f"the server hung up during login{f' ({exc})' if exc else ''}"
         self._login_ends(ErrorFields("FATAL", "08006", why, None, None))
@@ -176,17 +187,18 @@ class ServerConnection(asyncio.Protocol):
 
     def link(self, client: LinkedClient) -> None:
         assert self.client is None, "linked twice"
-        assert self.state is ServerState.IDLE, f"linked while {self.state}"
+        assert self.state is _IDLE, f"linked while {self.state}"
         self.client = client
-        self.state = ServerState.LINKED
+        self.state = _LINKED
 
-    def unlink(self) -> None:
+    def unlink(self, now: float) -> None:
         """Give the connection back: the caller has seen that `is_clean`."""
         assert self.client is not None, "unlinked twice"
         self.client = None
-        self.state = ServerState.IDLE
+        self.state = _IDLE
         self.tells_ready = False
-        self.idle_since = self.loop.time()
+        self.idle_since = now
+        self.check_from = now + self.pool.check_after_seconds
 
     @property
     def is_clean(self) -> bool:
@@ -222,7 +234,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """The server has not closed its side yet."""
-        return self.state is not ServerState.GONE
+        return self.state is not _GONE
 
     def terminate(self) -> None:
         """Ask the server to end this session. It is gone when its side is closed, not before.
@@ -230,10 +242,10 @@ class ServerConnection(asyncio.Protocol):
         What it still sends is thrown away. The write side is closed too: the client may have left in the middle of a
         message, and the server would take a Terminate for the rest of it.
         """
-        if self.state in (ServerState.CLOSING, ServerState.GONE):
+        if self.state in (_CLOSING, _GONE):
             return
         self.client = None
-        self.state = ServerState.CLOSING
+        self.state = _CLOSING
         transport = self.transport
         transport.set_protocol(_Closing(self))
         transport.resume_reading()
@@ -245,7 +257,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _note(self, client: LinkedClient, buffer: bytes, facts: Iterable[Fact]) -> None:
         for kind, start, end in facts:
-            if kind == messages.READY_FOR_QUERY:
+            if kind == _READY_FOR_QUERY:
                 self._ready(client, buffer[end - 1])
             elif kind == messages.ERROR_RESPONSE:
                 self._error(buffer, start, end)
@@ -366,11 +378,11 @@ class ServerConnection(asyncio.Protocol):
     def _received_unlinked(self, buffer: bytes, facts: Iterable[Fact]) -> None:
         for kind, start, end in facts:
             payload = buffer[start + 5 : end]
-            if self.state is ServerState.LOGIN:
+            if self.state is _LOGIN:
                 self._login_message(kind, payload)
-            elif kind == messages.PARAMETER_STATUS and self.state is ServerState.IDLE:
+            elif kind == messages.PARAMETER_STATUS and self.state is _IDLE:
                 self._parameter(payload)
-            elif kind == messages.ERROR_RESPONSE and self.state is ServerState.IDLE:
+            elif kind == messages.ERROR_RESPONSE and self.state is _IDLE:
                 # An idle session is told only of its end: shutdown, idle_session_timeout, a superuser's command.
                 self.pool.unfit(self, messages.parse_error_fields(payload).message)
 
@@ -396,7 +408,7 @@ class ServerConnection(asyncio.Protocol):
         self.secret_key = login.secret_key
         self.cursor.wanted = _WANTED
         self.settings = self.pool.table.learn_login(login.parameters)
-        self.state = ServerState.IDLE
+        self.state = _IDLE
         self._login_ends(None)
 
     def _login_ends(self, error: ErrorFields | None) -> None:

@@ -19,7 +19,8 @@ with its header and has `end == -1`. That depends on its length alone, never on 
 for types in `small` above `max_small_message_bytes` (all compared with the length on the wire, which does not count
 the type byte). The cursor is of no use after that. The work is linear in the bytes fed, however they are cut.
 
-`wanted` may be set between feeds. `at_boundary` is true where all bytes fed were whole messages.
+`wanted` may be set between feeds; a message whose header has travelled on already is told no more, and one that is held
+and wanted no more goes on with the next bytes. `at_boundary` is true where all bytes fed were whole messages.
 """
 
 import os

@@ -20,13 +20,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loadtests.targets import PgBouncer, find_pgbouncer, pgbouncer_version, pgheadroom, users_with_verifiers
+from loadtests.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_version
 from proxy.demo.client import Login
 from proxy.demo.errors import DemoError
 from proxy.demo.figures import Figures, reckon
 from proxy.demo.load import LoadPlan
 from proxy.demo.load_process import Tell, run_load
 from proxy.demo.postgres import DATABASE, SUPERUSER, EmbeddedPostgres, PostgresServer, password_of
+from proxy.demo.serving import in_front_of
 
 SLOTS = 50
 SUPERUSER_SLOTS = 3
@@ -36,11 +37,11 @@ MAX_CONNECTIONS = SLOTS + SUPERUSER_SLOTS + 1
 
 CLASSES = {
     "web": {
-        "reason": "0.6 slots on average, the peaks of a Poisson stream are below 10",
+        "reason": "0.6 slots on average; the peaks of a Poisson stream on a busy machine stay below 12",
         "match": [{"application_name": "web*"}],
         "priority": 1,
         "reserved": 12,
-        "lendable": 8,
+        "lendable": 4,
         "limit": 45,
         "queue": {"timeout": "5s", "max": 2000},
     },
@@ -53,7 +54,7 @@ CLASSES = {
         "queue": {"timeout": "30s", "max": 2000},
     },
 }
-HEADROOM = {"size": 2, "for": ["web"]}
+HEADROOM = {"size": 3, "for": ["web"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def pgbouncer_one_pool(binary: Path) -> Target:
     @contextmanager
     def start(postgres: PostgresServer) -> Iterator[Logins]:
         databases = {DATABASE: f"dbname={DATABASE} pool_size={SLOTS}"}
-        with PgBouncer(binary, postgres, databases=databases, users=users_with_verifiers(postgres)) as pooler:
+        with PgBouncer(binary, postgres, databases=databases, users=postgres.users_file()) as pooler:
             yield Logins(pooler.host, pooler.port)
 
     return start
@@ -96,7 +97,7 @@ def pgbouncer_per_user(binary: Path) -> Target:
     @contextmanager
     def start(postgres: PostgresServer) -> Iterator[Logins]:
         databases = {"web": f"dbname={DATABASE} pool_size=35", "bulk": f"dbname={DATABASE} pool_size=15"}
-        with PgBouncer(binary, postgres, databases=databases, users=users_with_verifiers(postgres)) as pooler:
+        with PgBouncer(binary, postgres, databases=databases, users=postgres.users_file()) as pooler:
             yield Logins(pooler.host, pooler.port, "web", "bulk", "web", "bulk")
 
     return start
@@ -105,8 +106,8 @@ def pgbouncer_per_user(binary: Path) -> Target:
 @contextmanager
 def classes(postgres: PostgresServer) -> Iterator[Logins]:
     budget = {"total": SLOTS, "headroom": HEADROOM}
-    users = users_with_verifiers(postgres)
-    with pgheadroom(postgres, budget=budget, classes=CLASSES, default_class="bulk", users=users) as proxy:
+    users = postgres.users_file()
+    with in_front_of(postgres, budget=budget, classes=CLASSES, default_class="bulk", users=users) as proxy:
         yield Logins(proxy.host, proxy.port)
 
 

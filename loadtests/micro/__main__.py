@@ -29,7 +29,7 @@ from loadtests.micro.benchmarks import (
     prepare,
 )
 from loadtests.micro.subjects import PGHEADROOM, Subject, pgbouncer
-from loadtests.targets import find_pgbouncer
+from loadtests.pgbouncer import find_pgbouncer
 from proxy.demo.errors import DemoError
 from proxy.demo.postgres import EmbeddedPostgres, PostgresServer
 

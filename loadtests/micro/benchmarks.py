@@ -111,7 +111,7 @@ async def _open(login: Login) -> Connection:
 
 
 def allow_open_files(wanted: int) -> None:
-    """Raise the limit of this process and of what it starts from now on. Raises RuntimeError where that is forbidden."""
+    """Raise the limit of this process and of what it starts. Raises RuntimeError where that is forbidden."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise RuntimeError(f"{wanted} open files are needed and the hard limit is {hard} (ulimit -Hn)")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.targets import PgBouncer, pgbouncer_version, pgheadroom, users_with_passwords
+from loadtests.pgbouncer import PgBouncer, pgbouncer_version, users_with_passwords
 from proxy.demo.postgres import DATABASE, PostgresServer
-from proxy.demo.serving import ProxyProcess, ServedProcess
+from proxy.demo.serving import ProxyProcess, ServedProcess, in_front_of
 
 POOL = 20
 FIRST_WITH_PREPARED_STATEMENTS = (1, 21)
@@ -54,7 +54,7 @@ def pgbouncer(binary: Path) -> Subject:
 
 
 def start_pgheadroom(server: PostgresServer, prepared: bool) -> ServedProcess:
-    return pgheadroom(
+    return in_front_of(
         server,
         budget={"total": POOL + 2},
         classes={"all": {"reserved": 1, "limit": POOL, "max_clients": 12_000}},

@@ -8,8 +8,10 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import uvloop
 
@@ -44,29 +46,51 @@ class LoadFailed(DemoError):  # noqa: N818 - an event
 
 def run_load(plan: LoadPlan, watch: Callable[[Tell], None] | None = None) -> Observations:
     """Run the plan in a new process and wait for it; `watch` is called some times per second."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "proxy.demo.load_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdin is not None, "started with a pipe"
-        assert process.stdout is not None, "started with a pipe"
-        assert process.stderr is not None, "started with a pipe"
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            [sys.executable, "-m", "proxy.demo.load_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            process.stdin.write(json.dumps(asdict(plan)))
-            process.stdin.close()
-            for line in process.stdout:
-                read = json.loads(line)
-                if "observations" in read:
-                    return _observations(read["observations"])
-                if watch is not None:
-                    watch(_tell(read["tell"]))
-            raise LoadFailed(f"the load ended early:\n{process.stderr.read()[-2000:]}")
+            seen = _converse(process, plan, watch)
         finally:
             process.kill()
+        if seen is None:
+            complaints.seek(0)
+            raise LoadFailed(f"the load ended early:\n{complaints.read()[-2000:]}")
+        return seen
+
+
+def _converse(
+    process: subprocess.Popen[str], plan: LoadPlan, watch: Callable[[Tell], None] | None
+) -> Observations | None:
+    """None where the other end stopped before it told its observations."""
+    assert process.stdin is not None, "started with a pipe"
+    assert process.stdout is not None, "started with a pipe"
+    process.stdin.write(json.dumps(asdict(plan)))
+    process.stdin.close()
+    for line in process.stdout:
+        read = _parse(line)
+        if "observations" in read:
+            return _observations(read["observations"])
+        if watch is not None:
+            watch(_tell(read["tell"]))
+    return None
+
+
+def _parse(line: str) -> dict[str, Any]:  # Any: JSON's values
+    try:
+        read: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        cut = f"{len(line)} characters, {line[:40]!r} ... {line[-40:]!r}"
+        raise LoadFailed(f"the load said what is not JSON ({error}): {cut}") from error
+    return read
 
 
 def _tell(read: dict[str, object]) -> Tell:
@@ -85,6 +109,12 @@ def _observations(read: dict[str, list[list[object]]]) -> Observations:
 # -- the other end
 
 
+def _say(document: dict[str, object]) -> None:
+    """Not print: where PYTHONUNBUFFERED is set, standard output drops what one write did not take (64 kB of a pipe)."""
+    with open(sys.stdout.fileno(), "w", closefd=False) as out:
+        out.write(json.dumps(document) + "\n")
+
+
 class _Teller:
     """Prints a line of progress every TELL_EVERY_SECONDS."""
 
@@ -95,7 +125,7 @@ class _Teller:
         if progress.at < self._next_at:
             return
         self._next_at = progress.at + TELL_EVERY_SECONDS
-        print(json.dumps({"tell": asdict(_summary(seen, progress))}), flush=True)
+        _say({"tell": asdict(_summary(seen, progress))})
 
 
 def _summary(seen: Observations, progress: Progress) -> Tell:
@@ -128,7 +158,7 @@ def main() -> None:
     run = LoadRun(LoadPlan(**read), _Teller().watch)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         seen = runner.run(run.run())
-    print(json.dumps({"observations": _plain(seen)}), flush=True)
+    _say({"observations": _plain(seen)})
 
 
 if __name__ == "__main__":

@@ -240,6 +240,11 @@ class PostgresServer:
         folder = quote(str(self.socket_directory), safe="")
         return f"postgresql:///{database}?host={folder}&port={self.port}&user={SUPERUSER}"
 
+    def users_file(self) -> str:
+        """The lines of a users file (PgBouncer's format) with what the server itself stores: SCRAM verifiers."""
+        rows = self.psql("SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL").splitlines()
+        return "".join('"{}" "{}"\n'.format(*row.split("|")) for row in rows)
+
     def psql(self, sql: str, *, database: str = "postgres") -> str:
         """Run statements as the superuser over the unix socket; unaligned rows, `|` between columns.
 

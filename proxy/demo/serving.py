@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 from proxy.demo.errors import StartError
 from proxy.demo.guarded import GuardedFolder
+from proxy.demo.postgres import PostgresServer, free_port
 
 # The interpreter and the code that run now, installed or not.
 PGHEADROOM = (sys.executable, "-c", "from proxy.cli.main import main; main()")
@@ -168,6 +169,29 @@ class ProxyProcess(ServedProcess):
     def url(self, user: str, password: str, database: str) -> str:
         """A libpq URI through the proxy."""
         return f"postgresql://{user}:{password}@{self.host}:{self.port}/{database}"
+
+
+def in_front_of(
+    postgres: PostgresServer,
+    *,
+    budget: Mapping[str, Any],
+    classes: Mapping[str, Any],
+    default_class: str,
+    users: str,
+    auth_method: str = "scram",
+) -> ProxyProcess:
+    """pgheadroom before `postgres`, on free ports. `budget` and `classes` are sections of the configuration, `users`
+    the text of the users file; the proxy's own work logs in as the role app."""
+    config = {
+        "listen": {"host": postgres.host, "port": free_port()},
+        "http": {"host": postgres.host, "port": free_port()},
+        "upstream": {"url": postgres.url("app")},
+        "auth": {"method": auth_method, "users_file": "users.txt"},
+        "budget": dict(budget),
+        "default_class": default_class,
+        "classes": dict(classes),
+    }
+    return ProxyProcess(config, files={"users.txt": users})
 
 
 def wait_until(check: Callable[[], bool], timeout_seconds: float) -> bool:

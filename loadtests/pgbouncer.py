@@ -1,6 +1,6 @@
-"""What the benchmarks measure: PostgreSQL itself, PgBouncer, pgheadroom.
+"""PgBouncer, for comparison.
 
-Owns: the configuration of each, and where a PgBouncer binary is found.
+Owns: where its binary is found, its configuration, its process.
 Does not know: the load.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from proxy.demo.installation import Installation, unprivileged_user
-from proxy.demo.postgres import DATABASE, ROLES, PostgresServer, free_port, password_of
-from proxy.demo.serving import ProxyProcess, ServedProcess
+from proxy.demo.postgres import ROLES, PostgresServer, free_port, password_of
+from proxy.demo.serving import ServedProcess
 
 
 def find_pgbouncer() -> Path | None:
@@ -29,12 +29,6 @@ def find_pgbouncer() -> Path | None:
 def pgbouncer_version(binary: Path) -> str:
     printed = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=True).stdout
     return printed.splitlines()[0]
-
-
-def users_with_verifiers(postgres: PostgresServer) -> str:
-    """A users file with what the server itself stores: no poolers derives keys at each login, none needs a password."""
-    rows = postgres.psql("SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL").splitlines()
-    return "".join('"{}" "{}"\n'.format(*row.split("|")) for row in rows)
 
 
 def users_with_passwords() -> str:
@@ -95,25 +89,3 @@ class PgBouncer(ServedProcess):
     def ready(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((self.host, self.port)) == 0
-
-
-def pgheadroom(
-    postgres: PostgresServer,
-    *,
-    budget: Mapping[str, Any],
-    classes: Mapping[str, Any],
-    default_class: str,
-    users: str,
-    auth_method: str = "scram",
-) -> ProxyProcess:
-    """pgheadroom in front of `postgres`, with free ports; `internal` work logs in as the role app."""
-    config = {
-        "listen": {"host": "127.0.0.1", "port": free_port()},
-        "http": {"host": "127.0.0.1", "port": free_port()},
-        "upstream": {"url": postgres.url("app", DATABASE)},
-        "auth": {"method": auth_method, "users_file": "users.txt"},
-        "budget": dict(budget),
-        "default_class": default_class,
-        "classes": dict(classes),
-    }
-    return ProxyProcess(config, files={"users.txt": users})

@@ -1,0 +1,55 @@
+"""The same traffic three times: the admission rule, one shared pool, static pools.
+
+Owns: which policies are compared, and that they meet the same arrivals and the same holds.
+Does not know: files, tables.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+
+from proxy.admission.classes import BudgetSettings
+from proxy.admission.controller import Controller
+from proxy.admission.simulation.baselines import shared_pool, static_pools
+from proxy.admission.simulation.engine import Simulation
+from proxy.admission.simulation.policies import Policy
+from proxy.admission.simulation.report import PolicyReport, make_report
+from proxy.admission.simulation.traffic import Traffic
+
+
+def admission_rule(settings: BudgetSettings) -> Policy:
+    return Controller(settings, now=0.0)
+
+
+POLICIES: dict[str, Callable[[BudgetSettings], Policy]] = {
+    "pgheadroom": admission_rule,
+    "shared FIFO": shared_pool,
+    "static pools": static_pools,
+}
+
+Progress = Callable[[str, float], None]
+
+
+def compare(
+    settings: BudgetSettings,
+    traffic: Traffic,
+    *,
+    seed: int,
+    unbounded_classes: Collection[str] = (),
+    progress: Progress | None = None,
+    policies: Collection[str] = tuple(POLICIES),
+) -> Iterator[PolicyReport]:
+    """One report after the other, each when its simulation is done. `progress`: policy, simulated seconds."""
+    for name in policies:
+        simulation = Simulation(
+            POLICIES[name](settings),
+            traffic,
+            total=settings.total,
+            class_names=[one.name for one in settings.classes],
+            seed=seed,
+            unbounded_classes=unbounded_classes,
+            progress=None if progress is None else _progress_of(name, progress),
+        )
+        yield make_report(name, simulation.run(), traffic, settings.total)
+
+
+def _progress_of(policy: str, progress: Progress) -> Callable[[float], None]:
+    return lambda now: progress(policy, now)

@@ -13,7 +13,7 @@ from proxy.cli.output import print_json, print_table
 from proxy.cli.remote import address_of, ask, remote_options
 
 WATCH_EVERY_SECONDS = 1.0
-COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "waiting", "oldest wait", "state")
+COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "pinned", "waiting", "oldest wait", "state")
 
 
 @click.command()
@@ -58,7 +58,9 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
     if one["adaptive_limit"] < one["limit"]:
         limit = f"{one['adaptive_limit']} (of {one['limit']})"
     oldest = show_wait(one["oldest_wait_seconds"]) if one["waiting"] else ""
-    return one["name"], one["used"], one["reserved"], limit, one["borrowed"], one["waiting"], oldest, _state(one)
+    pinned = f"{one['pinned']} of {one['pinned_limit']}" if one["pinned"] else ""
+    counts = one["used"], one["reserved"], limit, one["borrowed"], pinned, one["waiting"]
+    return one["name"], *counts, oldest, _state(one)
 
 
 def _state(one: dict[str, Any]) -> str:
@@ -74,17 +76,20 @@ def _totals(document: dict[str, Any]) -> list[str]:
     budget, servers, clients = document["budget"], document["server_connections"], document["clients"]
     closing = "".join(f", {servers[state]} {state}" for state in ("dialling", "closing") if servers[state])
     lines = [
-        "",
         f"slots: {budget['in_use']} of {budget['total']} in use, headroom {budget['headroom_left']} of "
         f"{budget['headroom']} left",
         f"server connections: {servers['total']} open, {servers['in_use']} active, {servers['idle']} idle{closing}"
         f"{_server(document['server'])}",
         f"clients: {clients['total']} connected, {clients['linked']} linked, {clients['waiting']} waiting, "
         f"{clients['idle']} idle",
-        f"{'ready' if document['ready'] else 'not ready'}: {document['readiness']} "
-        f"(version {document['version']}, configuration {document['config_hash']})",
+        f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
     return [*lines, *_unmatched(document["unmatched"])]
+
+
+def _readiness(document: dict[str, Any]) -> str:
+    state = "ready" if document["ready"] else "not ready"
+    return state if document["readiness"] == state else f"{state}: {document['readiness']}"
 
 
 def _server(server: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.history import History
-from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names
+from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, pinned_limit_of
 from proxy.session.histogram import Histogram
 from proxy.session.measures import Measures
 
@@ -38,6 +38,7 @@ CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
     ("class_borrowed_slots", "Slots the class uses beyond its reservation.", lambda c: c.borrowed),
     ("class_lent_slots", "Idle slots of the reservation that others use now.", lambda c: c.lent),
     ("class_pinned_slots", "Used slots tied to one client by its session state.", lambda c: c.pinned),
+    ("class_pinned_limit_slots", "The most slots that may be pinned (pinned_limit).", pinned_limit_of),
     ("class_waiting_clients", "Clients in the queue of the class.", lambda c: c.waiting),
     (
         "class_oldest_wait_seconds",

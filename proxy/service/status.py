@@ -12,7 +12,16 @@ from typing import Any
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.history import History
-from proxy.service.view import ClientKey, ClientState, ProcessView, Switch, UnmatchedName, fold_names, readable_name
+from proxy.service.view import (
+    ClientKey,
+    ClientState,
+    ProcessView,
+    Switch,
+    UnmatchedName,
+    fold_names,
+    pinned_limit_of,
+    readable_name,
+)
 
 # JSON has no better type; the keys are listed in the functions below.
 Document = dict[str, Any]
@@ -88,6 +97,7 @@ def _class_document(
         "borrowed": reading.borrowed,
         "lent": reading.lent,
         "pinned": reading.pinned,
+        "pinned_limit": pinned_limit_of(reading),
         "waiting": reading.waiting,
         "oldest_wait_seconds": reading.oldest_wait_seconds,
         "admissions_total": sum(reading.admissions.values()),

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
-from proxy.admission.snapshot import Snapshot
+from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.session.measures import Measures
 
 # Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
@@ -127,6 +127,12 @@ class ProcessView(Protocol):
 
     def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
         """Grants go on. Raises SwitchRefused."""
+
+
+def pinned_limit_of(reading: ClassSnapshot) -> int:
+    """How many slots of the class may be pinned; without a setting of its own it is the limit."""
+    limit = reading.settings.pinned_limit
+    return reading.limit if limit is None else min(limit, reading.limit)
 
 
 def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[ClientKey, int]:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from proxy.cli import status
 from proxy.cli.remote import DEFAULT_URL, address_of
-from proxy.cli.status import command, show_wait
+from proxy.cli.status import COLUMNS, command, show_wait
 from proxy.service.view import Unmatched, UnmatchedName
 from tests.support.fake_proxy import served
 from tests.support.fake_view import bad_day
@@ -65,17 +65,7 @@ def test_a_table_of_classes(url):
     result = run("--url", url)
 
     assert result.exit_code == 0
-    assert row_of(result.output, "class") == [
-        "class",
-        "used",
-        "reserved",
-        "limit",
-        "borrowed",
-        "waiting",
-        "oldest",
-        "wait",
-        "state",
-    ]
+    assert row_of(result.output, "class") == " ".join(COLUMNS).split()
     assert row_of(result.output, "bulk") == ["bulk", "30", "2", "30", "28", "40", "3.2", "s", "running"]
     assert row_of(result.output, "web") == ["web", "12", "30", "45", "0", "0", "running"]
 
@@ -100,7 +90,7 @@ def test_a_paused_class_says_by_whom_and_why(url, view):
 def test_a_class_that_is_held_back_shows_both_limits(monkeypatch):
     assert status._row(
         {"name": "bulk", "used": 3, "reserved": 2, "limit": 30, "adaptive_limit": 12, "borrowed": 1, "waiting": 0,
-         "oldest_wait_seconds": 0.0, "state": "running", "last_switch": None}
+         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "last_switch": None}
     )[3] == "12 (of 30)"  # fmt: skip
 
 
@@ -201,3 +191,11 @@ def test_watching_goes_on_while_the_proxy_restarts(url, nobody, monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(0.0, "0 ms"), (0.25, "250 ms"), (3.21, "3.2 s"), (90, "1.5 min")])
 def test_waits_are_short_to_read(seconds, text):
     assert show_wait(seconds) == text
+
+
+def test_pins_are_shown_against_their_limit(url, view):
+    """A class can wait with slots free: whoever asks why has to see that its pins are used up."""
+    client = view.ask("web", 1)[0]
+    view.controller.note_pinned(client, view.now)
+
+    assert row_of(run("--url", url).output, "web") == ["web", "13", "30", "45", "0", "1", "of", "45", "0", "running"]

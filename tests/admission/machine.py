@@ -7,6 +7,8 @@ and what the design says follows from the rule is asserted by itself, in words o
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
+from random import Random
+from typing import Protocol, TypeVar
 
 import pytest
 from hypothesis import strategies as st
@@ -21,39 +23,71 @@ from tests.admission.reference import Event, Granted, Noticed, Reference, Refere
 # Moments are multiples of this, so that no drawn moment falls beside a moment of decay by rounding alone.
 TICK = 1 / 64
 JUST_BEFORE = 1e-6
+T = TypeVar("T")
+
 NAMES = ("web", "bulk", "admin", "cron")
 
+# The commands of `traffic`, and how often each may come: drawn anew for each stretch of traffic.
+TRAFFIC = {
+    "one_asks": [6, 12],
+    "one_releases": [4, 8, 12],
+    "one_leaves": [0, 0, 2],
+    "some_time_passes": [0, 2, 5],
+    "next_wakeup_comes": [0, 0, 2],
+    "the_budget_changes": [0, 0, 2],
+    "a_class_stops_or_goes": [0, 0, 1],
+}
 
-@st.composite
-def budgets(draw: st.DrawFn) -> BudgetSettings:
-    """Settings that hold: reservations and headroom fit into the total."""
-    total = left = draw(st.integers(1, 10))
+
+class Choose(Protocol):
+    """One of several values: drawn by Hypothesis, which can simplify it, or by a seeded generator, which is fast."""
+
+    def __call__(self, options: Sequence[T]) -> T: ...
+
+
+def drawn_budget(choose: Choose) -> BudgetSettings:
+    """Settings that hold: reservations and headroom fit into the total. Limits are mostly high, so slots are short."""
+    total = choose([1, 2, 3, 4, 5, 6, 8])
+    names = NAMES[: choose([1, 2, 3, 4, 4])]
+    headroom_for = frozenset(name for name in names if choose([False, True]))
+    headroom = choose(range(total // 2 + 1)) if headroom_for else 0
+    left = total - headroom
     classes = []
-    for name in NAMES[: draw(st.integers(1, len(NAMES)))]:
-        limit = draw(st.integers(1, 10))
-        reserved = draw(st.integers(0, min(limit, left)))
+    for name in names:
+        limit = choose([1, 2, total, total, total + 2])
+        reserved = choose(range(min(limit, left, 3) + 1))
         left -= reserved
-        classes.append(draw(class_settings(name, limit, reserved)))
-    headroom_for = draw(st.sets(st.sampled_from([one.name for one in classes])))
-    headroom = draw(st.integers(0, left)) if headroom_for else 0
-    return BudgetSettings(total, headroom, frozenset(headroom_for), tuple(classes))
+        classes.append(drawn_class(choose, name, limit, reserved))
+    return BudgetSettings(total, headroom, headroom_for, tuple(classes))
 
 
-@st.composite
-def class_settings(draw: st.DrawFn, name: str, limit: int, reserved: int) -> ClassSettings:
+def drawn_class(choose: Choose, name: str, limit: int, reserved: int) -> ClassSettings:
     return ClassSettings(
         name,
         limit=limit,
         reserved=reserved,
-        lendable=draw(st.integers(0, reserved)),
-        priority=draw(st.integers(0, 2)),
-        weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
-        queue_max=draw(st.sampled_from([0, 1, 3, 50, 50])),
-        queue_timeout_seconds=draw(st.sampled_from([1.0, 6.0, inf])),
-        pinned_limit=draw(st.one_of(st.none(), st.integers(0, min(2, limit)))),
-        lend_memory_seconds=draw(st.sampled_from([0.0, 1.0, 4.0])),
-        notify_after_seconds=draw(st.sampled_from([0.5, 5.0])),
+        lendable=choose(range(reserved + 1)),
+        priority=choose([0, 1, 1, 2]),
+        weight=choose([0.5, 1.0, 1.0, 3.0]),
+        queue_max=choose([0, 2, 50, 50]),
+        queue_timeout_seconds=choose([1.0, 20.0, inf]),
+        pinned_limit=choose([None, 0, 1, min(2, limit)]),
+        lend_memory_seconds=choose([0.0, 0.5, 2.0]),
+        notify_after_seconds=choose([0.5, 5.0]),
     )
+
+
+def seeded_budget(seed: int) -> BudgetSettings:
+    return drawn_budget(Random(seed).choice)
+
+
+@st.composite
+def simple_budgets(draw: st.DrawFn) -> BudgetSettings:
+    return drawn_budget(lambda options: draw(st.sampled_from(options)))
+
+
+SEEDS = st.integers(0, 2**64)
+BUDGETS = st.one_of(simple_budgets(), *[st.builds(seeded_budget, SEEDS)] * 3)
 
 
 def as_events(decisions: Sequence[Decision]) -> list[Event]:
@@ -77,8 +111,8 @@ def in_comparable_order(events: Sequence[Event]) -> tuple[list[Event], list[str]
 class AdmissionMachine(RuleBasedStateMachine):
     """Every command goes to the core and to the reference, and both must decide the same."""
 
-    @initialize(settings=budgets())
-    def start(self, settings: BudgetSettings) -> None:
+    @initialize(settings=BUDGETS, seed=SEEDS, commands=st.sampled_from([0, 60, 60, 60]))
+    def start(self, settings: BudgetSettings, seed: int, commands: int) -> None:
         assert settings.validate() == []
         self.now = 0.0
         self.core = Controller(settings, now=0.0)
@@ -89,6 +123,62 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.settled = True
         # Whether floors and headroom fit into the budget beside what is in use.
         self.promises_fit = True
+        self.traffic(seed, commands)
+
+    # Traffic: many commands in one step, since the interesting states are those of a crowded budget
+
+    @rule(seed=SEEDS, commands=st.sampled_from([5, 20, 60]))
+    def more_traffic(self, seed: int, commands: int) -> None:
+        self.traffic(seed, commands)
+
+    def traffic(self, seed: int, commands: int) -> None:
+        random = Random(seed)
+        for name in self.reference.classes:
+            for _ in range(random.choice([0, 2, 5])):
+                self.ask(name, random.randrange(3), False, None, at_once=True)
+        weights = {command: random.choice(weights) for command, weights in TRAFFIC.items()}
+        for command in random.choices(list(weights), list(weights.values()), k=commands):
+            getattr(self, command)(random)
+            self.check_everything()
+
+    def one_asks(self, random: Random) -> None:
+        name = random.choice(list(self.reference.classes))
+        self.ask(name, random.randrange(3), random.random() < 0.05, None, at_once=random.random() < 0.5)
+
+    def one_releases(self, random: Random) -> None:
+        if holders := self.holders():
+            self.give(self.core.release, self.reference.release, random.choice(holders))
+
+    def one_leaves(self, random: Random) -> None:
+        if waiters := self.waiters():
+            self.give(self.core.leave, self.reference.leave, random.choice(waiters))
+
+    def some_time_passes(self, random: Random) -> None:
+        self.now += random.choice([1, 16, 64, 128]) * TICK
+
+    def next_wakeup_comes(self, random: Random) -> None:
+        at = self.core.next_wakeup_at()
+        if at is not None and at < self.now + 30.0:
+            self.now = max(self.now, at)
+            self.advance()
+
+    def the_budget_changes(self, random: Random) -> None:
+        """Up by several at once too: the one kind of event after which many may be served, and order shows."""
+        settings = self.core.settings
+        self.promises_fit = False
+        total = max(0, settings.total + random.choice([-4, -1, 1, 4]))
+        self.give(self.core.reconfigure, self.reference.reconfigure, replace(settings, total=total))
+
+    def a_class_stops_or_goes(self, random: Random) -> None:
+        name = random.choice(list(self.reference.classes))
+        state = ClassState.PAUSED if self.reference.classes[name].running else ClassState.RUNNING
+        self.give(self.core.set_state, self.reference.set_state, name, state)
+
+    def check_everything(self) -> None:
+        self.nobody_waits_for_a_free_slot()
+        self.floors_and_headroom_stand()
+        self.nobody_below_a_floor_or_in_the_headroom_waits()
+        self.the_counts_agree()
 
     # Asking
 
@@ -133,12 +223,13 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def granted_at_once(self, client: ClientId, name: str) -> bool:
         """`try_grant` may say yes only where `request` would grant this client and nobody else."""
-        nobody_waits = not any(one.waiters for one in self.reference.all())
+        due_at = self.core.next_wakeup_at()
+        overdue = due_at is not None and due_at <= self.now
         granted = self.core.try_grant(client, name, self.now)
         would_be = self.reference.twin().request(client, name, 0, False, None)
         only_this = [(type(one), one.client) for one in would_be] == [(Granted, client)]
         assert only_this or not granted, "granted at once what the rule refuses, or ahead of somebody"
-        assert granted or not (only_this and nobody_waits), "nobody waits, and a free slot is not granted at once"
+        assert granted or overdue or not only_this, "the rule allows it, and it is not granted at once"
         if granted:
             self.reference.request(client, name, 0, False, None)
         return granted
@@ -240,7 +331,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(data=st.data(), total=st.one_of(st.none(), st.integers(0, 10)))
     def reload(self, data: st.DataObject, total: int | None) -> None:
         """Other settings, or the same with another total that the promises may not fit into."""
-        settings = data.draw(budgets()) if total is None else replace(self.core.settings, total=total)
+        settings = data.draw(BUDGETS) if total is None else replace(self.core.settings, total=total)
         self.promises_fit = False
         self.give(self.core.reconfigure, self.reference.reconfigure, settings)
 

@@ -462,12 +462,17 @@ class ClientConnection(asyncio.Protocol):
             self._streamed(server)
             return
         seen = examine(buffer, facts, self._dialect, copying_in=server.copying_in)
-        if not seen.is_plain and not self._may_change_session(server, seen, buffer, facts):
-            return
         if seen.leaves_at >= 0:
-            self.end(None)
-            return
-        self._send(server, buffer, seen)
+            self._say_farewell(buffer, facts, seen.leaves_at)
+        elif seen.is_plain or self._may_change_session(server, seen, buffer, facts):
+            self._send(server, buffer, seen)
+
+    def _say_farewell(self, buffer: bytes, facts: Sequence[Fact], leaves_at: int) -> None:
+        """Terminate. As with a server, what was sent ahead of it is carried out: it may be a COMMIT."""
+        if leaves_at:
+            self._forward(buffer[:leaves_at], [fact for fact in facts if fact[1] < leaves_at])
+        self._leave(work_goes_on=True)
+        self.transport.close()
 
     def _send(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
         if self._replays_parse:
@@ -476,6 +481,7 @@ class ClientConnection(asyncio.Protocol):
             server.transport.write(self._unnamed_parse)
         if seen.unnamed_parse is not None:
             self._unnamed_parse = seen.unnamed_parse
+        self._late_copy = False
         was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
         server.send(buffer, seen.awaited)
         if seen.whole:
@@ -484,6 +490,8 @@ class ClientConnection(asyncio.Protocol):
             self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
         elif not server.copying_in:
             self._unsynced = True
+        if not seen.awaited and not self._unsynced and server.is_clean:
+            self.unit_may_be_over()  # the end of a COPY that the server has given up already: no answer will come
 
     def _streamed(self, server: ServerConnection) -> None:
         """A part of a long message, or messages without a decision in them, went to the server."""
@@ -571,7 +579,7 @@ class ClientConnection(asyncio.Protocol):
         self, server: ServerConnection, seen: Examination, buffer: bytes, facts: Sequence[Fact]
     ) -> bool:
         """Decide before forwarding what would leave session state. False: it was refused and answered."""
-        if seen.clearing is not PLAIN and not server.awaiting and len(seen.awaited) == 1 and seen.whole:
+        if seen.clearing is not PLAIN and server.owes_only_ours and len(seen.awaited) == 1 and seen.whole:
             self._clears = seen.clearing
             server.tells_ready = True
         if not seen.pins:
@@ -665,7 +673,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.server is not None and self.server.awaiting:
             desk.canceller.cancel(self.server)
 
-    def _leave(self) -> None:
+    def _leave(self, *, work_goes_on: bool = False) -> None:
         """The client is gone, or is being sent away. Whatever it holds goes back, in its own time."""
         if self.phase is _GONE:
             return
@@ -677,6 +685,7 @@ class ClientConnection(asyncio.Protocol):
             Cleaning(server, self.pool, desk.canceller, self._slot_over).begin(
                 is_dirty=bool(self.pins) or self.session_hold,
                 is_mid_message=self._unsynced or self._is_mid_message(),
+                work_goes_on=work_goes_on,
             )
         elif phase is not _CLEANING and self.holds_slot:
             self.pool.gave_up(self)

@@ -232,6 +232,11 @@ class ServerConnection(asyncio.Protocol):
         return INJECTED in self.awaiting
 
     @property
+    def owes_only_ours(self) -> bool:
+        """Every answer to the client's own messages has come; one to ours may be under way."""
+        return all(kind == INJECTED for kind in self.awaiting)
+
+    @property
     def is_open(self) -> bool:
         """The server has not closed its side yet."""
         return self.state is not _GONE
@@ -323,8 +328,8 @@ class ServerConnection(asyncio.Protocol):
             buffer, facts = self._cut_parse_complete(buffer, facts)
         if buffer:
             client.transport.write(buffer)
-        if facts:
-            self._note(client, buffer, facts)
+        # Also where nothing of the client's follows: what was put back after a RESET ends its unit of work.
+        self._note(client, buffer, facts)
 
     def _swallow_injected(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[int, Sequence[Fact]] | None:
         """Where our replies end and the facts behind them; None while they have not ended."""

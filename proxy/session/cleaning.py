@@ -6,6 +6,7 @@ Does not know: classes and queues; the caller releases the slot when told that i
     nothing runs, no transaction     -> (DISCARD ALL where state may be dirty) -> idle
     transaction open, nothing runs   -> ROLLBACK -> (DISCARD ALL) -> idle
     a query runs, or mid-message     -> cancel, terminate, wait until gone
+    the same after a farewell        -> let it finish, then as above
 """
 
 import asyncio
@@ -46,18 +47,23 @@ class Cleaning:
     def transport(self) -> Nowhere:
         return _NOWHERE
 
-    def begin(self, *, is_dirty: bool, is_mid_message: bool) -> None:
+    def begin(self, *, is_dirty: bool, is_mid_message: bool, work_goes_on: bool = False) -> None:
         """`over` is called once, when the connection is idle in its pool or gone."""
         server = self._server
         server.client = self
         server.transport.resume_reading()
         self._must_discard = is_dirty
-        if server.awaiting or server.copying_in or is_mid_message:
+        if server.copying_in or is_mid_message or (server.awaiting and not work_goes_on):
             self._end()
+        elif server.awaiting:
+            server.tells_ready = True
         else:
-            seconds = self._pool.registry.settings.gone_timeout_seconds
-            self._timer = self._pool.registry.loop.call_later(seconds, self._end)
-            self._next_step()
+            self._begin_cleaning()
+
+    def _begin_cleaning(self) -> None:
+        seconds = self._pool.registry.settings.gone_timeout_seconds
+        self._timer = self._pool.registry.loop.call_later(seconds, self._end)
+        self._next_step()
 
     def _next_step(self) -> None:
         server = self._server
@@ -107,4 +113,7 @@ class Cleaning:
         """Answers to what the client had sent: nobody waits for them."""
 
     def ready(self, failed: bool) -> None:
-        """As above."""
+        """An answer to what the client had sent ahead of its farewell."""
+        if not self._server.awaiting:
+            self._server.tells_ready = False
+            self._begin_cleaning()

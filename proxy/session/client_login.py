@@ -166,8 +166,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._login = ClientLogin(startup.user, auth.method, stored, mock_secret=desk.mock_secret)
         self._cursor = login_cursor()
         self._after(self._login, self._login.start())
-        if rest and self._cursor is not None and self.transport.get_protocol() is self:
-            self.data_received(rest)
+        if rest and not self.transport.is_closing():
+            # What came in the same segment; by trust the client is logged in already and has another protocol.
+            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # any stream protocol
 
     def _refusal_before_login(self) -> ErrorFields | None:
         listen = self._desk.settings.listen

@@ -1,0 +1,14 @@
+"""Fixtures of the tests of sockets, which run on the loop that serves."""
+
+from collections.abc import Callable, Mapping
+
+import uvloop
+
+from tests.session.fake_server import fake_server
+from tests.support.running import run_proxy
+
+__all__ = ["fake_server", "run_proxy"]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
+    return {"uvloop": uvloop.new_event_loop}

@@ -13,7 +13,7 @@ class MissingExtraError(DemoError):
     """A library of the extra `demo` is not installed."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not installed here: pip install 'pgheadroom[demo]'")
+        super().__init__(f"not installed here: {what}; pip install 'pgheadroom[demo]'")
 
 
 class StartError(DemoError):

@@ -10,10 +10,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from proxy.demo.figures import Observations, percentile
-from proxy.demo.noon_import import SLOTS, ArmResult
+from proxy.demo.noon_import import PLAN, SLOTS, ArmResult
 from proxy.demo.report import duration
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -36,13 +36,14 @@ Axes = Any  # matplotlib is untyped
 def draw(results: Sequence[ArmResult], path: Path) -> None:
     """Write the picture; the format is that of the file's name (png, svg, pdf)."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(13, 7), dpi=110, facecolor="white")
+        figure = Figure(figsize=(13, 7.5), dpi=110, facecolor="white")
         axes = figure.subplots(2, len(results), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
         for column, result in enumerate(results):
             _draw_latency(axes[0][column], result)
             _draw_connections(axes[1][column], result)
         _limit(axes, results)
         _label(figure, axes)
+        _head(figure)
         figure.savefig(path)
 
 
@@ -115,25 +116,35 @@ def _limit(axes: Axes, results: Sequence[ArmResult]) -> None:
     slowest = max(request.latency for r in results for request in r.seen.web)
     axes[0][0].set_xlim(-(results[0].seen.burst_at - results[0].seen.calm_from), max(ends))
     axes[0][0].set_ylim(LATENCY_TICKS[0] * 0.8, max(slowest * 1.5, 1.0))
-    axes[1][0].set_ylim(0, SLOTS * 1.12)
+    axes[1][0].set_ylim(0, SLOTS * 1.15)
+
+
+def _head(figure: Figure) -> None:
+    web = f"{PLAN.web_rate:.0f} web requests per second"
+    bulk = f"{PLAN.bulk_workers} bulk workers with {PLAN.jobs_per_worker} jobs of {duration(PLAN.job_seconds)} each"
+    text = f"A noon import on a database with {SLOTS} connections: {web}, and {bulk}."
+    figure.text(0.065, 0.965, text, color=FAINT)
+    figure.text(0.065, 0.937, "Latency counts from the intended send time.", color=FAINT)
 
 
 def _label(figure: Figure, axes: Axes) -> None:
     axes[0][0].yaxis.set_major_locator(FixedLocator(LATENCY_TICKS))
     axes[0][0].yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds)))
-    axes[0][0].yaxis.set_minor_formatter(NullFormatter())
-    axes[0][0].set_ylabel("web latency, from the intended send time")
+    axes[0][0].yaxis.set_minor_locator(NullLocator())
+    axes[0][0].set_ylabel("web latency")
     axes[1][0].set_ylabel("server connections")
+    axes[1][0].text(0.01, SLOTS + 0.4, "all there are", color=FAINT, transform=axes[1][0].get_yaxis_transform())
     for below in axes[1]:
         below.set_xlabel("seconds since the workers woke")
     entries: dict[str, Any] = {}
     for one in axes.flat:
         handles, labels = one.get_legend_handles_labels()
         entries.update(dict(zip(labels, handles, strict=True)))
-    legend = figure.legend(entries.values(), entries.keys(), loc="lower center", ncols=len(entries), frameon=False)
+    look: dict[str, Any] = {"loc": "lower center", "ncols": len(entries), "frameon": False, "markerscale": 2}
+    legend = figure.legend(entries.values(), entries.keys(), **look)
     for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.87, bottom=0.125, hspace=0.2, wspace=0.06)
+    figure.subplots_adjust(left=0.065, right=0.985, top=0.81, bottom=0.125, hspace=0.2, wspace=0.06)
 
 
 def _tick(seconds: float) -> str:

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
-from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.session import refusals
 from proxy.session.cleaning import Cleaning
 from proxy.session.examination import (
@@ -82,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         "_desk",
         "_dialect",
         "_granted_at",
+        "_is_going_on",
         "_late_copy",
         "_local",
         "_lone_timer",
@@ -149,6 +150,7 @@ class ClientConnection(asyncio.Protocol):
         self._replays_parse = False
         self._clears: SqlFacts = PLAIN
         self._cancel_when_injected = False
+        self._is_going_on = False
         self._server_paused = False
         self._lone_timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
@@ -209,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
 
     def place_refused(self, refusal: Refuse) -> None:
         self._desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
-        self.refused(refusal)
+        self.end(refusals.no_place(refusal))
 
     def place_granted(self) -> None:
         table = self.pool.table
@@ -349,13 +351,17 @@ class ClientConnection(asyncio.Protocol):
         if self.phase is _ENTERING:
             self.end(refusals.refused(refusal, "FATAL"))
         else:
-            self._refuse_unit(refusals.refused(refusal, "ERROR"))
+            is_for_all = refusal.reason is not RefusalReason.PINNED_LIMIT
+            self._refuse_unit(refusals.refused(refusal, "ERROR"), is_for_all=is_for_all)
 
     def still_waiting(self, event: StillWaiting) -> None:
         self.transport.write(messages.notice_response(refusals.still_waiting(event)))
 
-    def _refuse_unit(self, error: ErrorFields) -> None:
-        """The unit of work that was to begin does not. The client connection stays usable."""
+    def _refuse_unit(self, error: ErrorFields, *, is_for_all: bool = False) -> None:
+        """The unit of work that was to begin does not. The client connection stays usable.
+
+        `is_for_all`: what the client has sent behind it is refused as well, for the same answer would be given to each.
+        """
         self.phase = _IDLE
         local = self._local or LocalAnswers()
         buffer, facts = self._take_pending()
@@ -363,10 +369,27 @@ class ClientConnection(asyncio.Protocol):
             local.parsed_before(self._unnamed_parse)
         self._replays_parse = False
         answer, rest = local.refuse(error, buffer)
-        self.transport.write(answer)
+        answers = [answer]
+        while is_for_all and rest and rest[0] != messages.TERMINATE:
+            answer, rest = local.refuse(error, rest)
+            answers.append(answer)
+        self.transport.write(b"".join(answers))
         self._local = None if local.is_idle else local
         if rest:
-            self._begin(rest, facts_from(facts, len(buffer) - len(rest)))
+            self._pending = [(rest, facts_from(facts, len(buffer) - len(rest)))]
+            self._pending_bytes = len(rest)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what is pending. A chain of refusals must not become a deep stack: only the outermost call loops."""
+        if self._is_going_on:
+            return
+        self._is_going_on = True
+        try:
+            while self._pending and self.phase is _IDLE:
+                self._begin_pending()
+        finally:
+            self._is_going_on = False
 
     # -- what the pool brings -----------------------------------------------------------------------------------------
 
@@ -381,7 +404,7 @@ class ClientConnection(asyncio.Protocol):
         if self.phase is _ENTERING:
             self.end(replace(error, severity="FATAL"))
         else:
-            self._refuse_unit(replace(error, severity="ERROR"))
+            self._refuse_unit(replace(error, severity="ERROR"), is_for_all=True)
 
     def server_ready(self, server: ServerConnection) -> None:
         server.link(self)
@@ -420,6 +443,15 @@ class ClientConnection(asyncio.Protocol):
             self._desk.measures.parameters_reapplied += 1
         self.phase = _LINKED
         self._flush_pending()
+        self._cancel_if_asked()
+
+    def _cancel_if_asked(self) -> None:
+        """A cancel came while statements of the proxy's own ran: it was meant for the client's, which run now."""
+        server = self.server
+        if self._cancel_when_injected and server is not None and not server.is_injecting:
+            self._cancel_when_injected = False
+            if server.awaiting:
+                self._desk.canceller.cancel(server)
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
         if self._lone_timer is not None:
@@ -432,9 +464,8 @@ class ClientConnection(asyncio.Protocol):
             self._first_server_is_fit(server)
         elif self.phase is _DIALLING:
             self._link(server)
-        elif self._cancel_when_injected:
-            self._cancel_when_injected = False
-            self._desk.canceller.cancel(server)
+        else:
+            self._cancel_if_asked()
 
     def server_lost(self, server: ServerConnection) -> None:
         self.server = None

@@ -7,6 +7,7 @@ Source: PostgreSQL manual, "PostgreSQL Error Codes" (errcodes-appendix). The phr
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
@@ -29,6 +30,17 @@ def refused(refusal: Refuse, severity: str) -> ErrorFields:
         f"waiting={refusal.waiting} retry_after_ms={refusal.retry_after_ms}"
     )
     return ErrorFields(severity, _CODES.get(refusal.reason, TOO_MANY_CONNECTIONS), message, detail, hint)
+
+
+def no_place(refusal: Refuse) -> ErrorFields:
+    """The no to a login: `in_use`, `limit` and `waiting` are client connections here."""
+    error = refused(refusal, "FATAL")
+    if refusal.reason not in (RefusalReason.QUEUE_FULL, RefusalReason.QUEUE_TIMEOUT, RefusalReason.DEADLINE):
+        return error
+    name = refusal.class_name
+    text = f'class "{name}" has as many clients as it may have: {refusal.in_use} of {refusal.limit}'
+    waited = f", {refusal.waiting} waiting; waited {refusal.waited_seconds:.1f} s"
+    return replace(error, message=text + waited, hint=f"raise classes.{name}.max_clients or classes.{name}.queue")
 
 
 _CODES: Final = {

@@ -330,7 +330,11 @@ class Controller:
 
     @staticmethod
     def _reason_of_the_deadline(waiter: Waiter, account: Account) -> RefusalReason:
-        """A paused class decides, and not the patience of its queue; the request's own patience is its own."""
-        if waiter.deadline_reason is RefusalReason.QUEUE_TIMEOUT and not account.running:
+        """What decided: the switch or `pinned_limit` rather than the patience of the queue, if they hold it up."""
+        if waiter.deadline_reason is not RefusalReason.QUEUE_TIMEOUT:
+            return waiter.deadline_reason
+        if not account.running:
             return RefusalReason.PAUSED
-        return waiter.deadline_reason
+        if waiter.unbounded and account.pinned >= account.pinned_limit():
+            return RefusalReason.PINNED_LIMIT
+        return RefusalReason.QUEUE_TIMEOUT

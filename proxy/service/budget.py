@@ -67,10 +67,8 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
 
 
 def pinned_limit(one: PriorityClass) -> int:
-    """Slots of a class that may be held unbounded. In session mode every hold is; elsewhere a quarter, at least 2."""
-    if one.pinned_limit is not None:
-        return one.pinned_limit
-    return one.limit if one.pool_mode == "session" else min(one.limit, max(2, one.limit // 4))
+    """Slots of a class that may be held unbounded: all of them, as long as a named prepared statement pins."""
+    return one.limit if one.pinned_limit is None else one.pinned_limit
 
 
 def classifier(config: Config) -> Classifier:

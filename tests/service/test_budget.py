@@ -69,11 +69,11 @@ def test_the_proxys_own_connections_are_part_of_the_budget():
     assert [(one.priority, one.reserved, one.lendable) for one in internal] == [(0, 1, 0)]
 
 
-def test_an_empty_pinned_limit_is_the_limit_for_sessions_and_a_quarter_elsewhere():
+def test_an_empty_pinned_limit_is_the_limit():
     classes = config().classes
-    assert pinned_limit(classes["admin"]) == 5
-    assert pinned_limit(classes["web"]) == 17
-    assert pinned_limit(classes["local"]) == 2
+    for name in ("admin", "web", "local"):
+        assert classes[name].pinned_limit is None
+        assert pinned_limit(classes[name]) == classes[name].limit
     assert pinned_limit(classes["bulk"]) == 1
 
 

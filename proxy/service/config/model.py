@@ -161,7 +161,7 @@ class PriorityClass(Section):
     )
     pinned_limit: OptionalCount = Field(
         default=None,
-        description="slots that may be pinned; empty: limit in session mode, else a quarter of limit, at least 2",
+        description="slots that may be pinned (held from one transaction to the next); empty: as many as limit",
     )
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
         default="identity",

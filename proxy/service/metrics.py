@@ -6,7 +6,9 @@ Does not know: how anything is counted. Nothing is kept here: there is no second
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import astuple
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -22,6 +24,7 @@ from proxy.session.histogram import Histogram
 from proxy.session.measures import Measures
 
 PREFIX = "pgheadroom_"
+SAMPLES_PER_STEP = 200  # about 2 ms
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Gauges whose one label is `class`: name, help, how it is read.
@@ -96,7 +99,7 @@ LABELLED_COUNTERS: tuple[tuple[str, str, str, Callable[[Measures], Mapping[str, 
 
 
 class PgheadroomCollector(Collector):
-    """All metrics of one process. `collect` reads one moment; it must be called where the view may be read."""
+    """All metrics of one process. `collect` reads the ledger once; it must be called where the view may be read."""
 
     def __init__(self, view: ProcessView, history: History) -> None:
         self._view = view
@@ -289,12 +292,22 @@ def process_registry() -> CollectorRegistry:
 async def render(collector: PgheadroomCollector, process: CollectorRegistry) -> bytes:
     """The text exposition of everything.
 
-    All values are read in one step, so they fit together. Writing them takes a few milliseconds with many classes
-    and names; the loop gets its turn after each family, since queries pass through the same thread.
+    Queries pass through the same thread: many classes and names take tens of milliseconds, so the loop gets its turn
+    after every few hundred samples. The slots of all classes are nevertheless those of one moment; what is written
+    later may be a little younger.
     """
-    families = [*collector.collect(), *process.collect()]
     chunks = []
-    for family in families:
-        chunks.append(generate_latest(_OneFamily(family)))
-        await asyncio.sleep(0)
+    for family in chain(collector.collect(), process.collect()):
+        for chunk in _written(family):
+            chunks.append(chunk)
+            await asyncio.sleep(0)
     return b"".join(chunks)
+
+
+def _written(family: Metric) -> Iterator[bytes]:
+    """The text of one family in pieces; only the first keeps the HELP and TYPE lines."""
+    for start in range(0, max(1, len(family.samples)), SAMPLES_PER_STEP):
+        piece = copy(family)
+        piece.samples = family.samples[start : start + SAMPLES_PER_STEP]
+        text = generate_latest(_OneFamily(piece))
+        yield text if start == 0 else text.split(b"\n", 2)[2]

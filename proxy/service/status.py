@@ -31,6 +31,7 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
     """Everything at one moment; `now` in Unix seconds."""
     snapshot = view.snapshot()
     clients = fold_names(view.client_counts())
+    of_class = _by_class(clients)
     ready, readiness = view.ready()
     return {
         "version": __version__,
@@ -51,7 +52,7 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         },
         "server_connections": _server_connections(view),
         "clients": _by_state(clients.items()),
-        "classes": [_class_document(reading, view, history, clients) for reading in snapshot.classes],
+        "classes": [_class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
         "unmatched": _unmatched(view),
     }
 
@@ -81,7 +82,6 @@ def switch_document(switch: Switch) -> Document:
 def _class_document(
     reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
 ) -> Document:
-    own = {key: count for key, count in clients.items() if key.class_name == reading.name}
     switch = view.last_switch(reading.name)
     return {
         "name": reading.name,
@@ -103,8 +103,8 @@ def _class_document(
         "admissions_total": sum(reading.admissions.values()),
         "refusals_total": _refusals(reading, view.refusals_outside_queue()),
         "retry_amplification": history.retry_amplification(reading.name),
-        "clients": _by_state(own.items()),
-        "applications": _applications(own),
+        "clients": _by_state(clients.items()),
+        "applications": _applications(clients),
         "reason": view.class_reasons().get(reading.name, ""),
         "last_switch": None if switch is None else switch_document(switch),
     }
@@ -117,6 +117,13 @@ def _refusals(reading: ClassSnapshot, outside_queue: Mapping[tuple[str, str], in
         if class_name == reading.name and count:
             counts[reason_name] = counts.get(reason_name, 0) + count
     return counts
+
+
+def _by_class(clients: Mapping[ClientKey, int]) -> dict[str, dict[ClientKey, int]]:
+    groups: defaultdict[str, dict[ClientKey, int]] = defaultdict(dict)
+    for key, count in clients.items():
+        groups[key.class_name][key] = count
+    return groups
 
 
 def _by_state(clients: Iterable[tuple[ClientKey, int]]) -> dict[str, int]:

@@ -137,14 +137,16 @@ def pinned_limit_of(reading: ClassSnapshot) -> int:
 
 def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[ClientKey, int]:
     """Keep the `shown` most frequent application names of each class; add up the others under OTHER."""
-    readable = _added_up(
-        (key._replace(application_name=readable_name(key.application_name)), n) for key, n in counts.items()
-    )
+    readable = _added_up((_renamed(key, readable_name(key.application_name)), n) for key, n in counts.items())
     kept = _frequent_names(readable, shown)
     return _added_up(
-        (key if key.application_name in kept[key.class_name] else key._replace(application_name=OTHER), count)
+        (key if key.application_name in kept[key.class_name] else _renamed(key, OTHER), count)
         for key, count in readable.items()
     )
+
+
+def _renamed(key: ClientKey, name: str) -> ClientKey:
+    return key if name == key.application_name else ClientKey(key.class_name, name, key.state)
 
 
 def readable_name(name: str) -> str:
@@ -152,6 +154,8 @@ def readable_name(name: str) -> str:
 
     It is shown on terminals, where a client could otherwise send escape sequences to the operator.
     """
+    if name.isprintable() and len(name) <= MAX_NAME_LENGTH:
+        return name
     return "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME_LENGTH])
 
 

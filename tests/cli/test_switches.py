@@ -51,6 +51,12 @@ def test_under_sudo_the_person_is_named_and_not_root(url, view):
     assert view.switches["bulk"].by.startswith("anna@")
 
 
+def test_inside_a_container_the_person_can_be_named(url, view):
+    run("pause", "bulk", "--by", "anna", "--url", url)
+
+    assert view.switches["bulk"].by == "anna"
+
+
 def test_a_user_without_a_name_is_named_by_number(url, view, monkeypatch):
     def nameless():
         raise KeyError("getpwuid(): uid not found: 65532")

@@ -1,6 +1,7 @@
 """Metrics: names, labels and values, read through the text that Prometheus reads."""
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admission.decisions import RefusalReason
@@ -139,6 +140,16 @@ async def test_what_the_server_has_not_told_has_no_sample():
 
     assert not scrape.has("external_connections")
     assert not scrape.has("server_max_connections")
+
+
+async def test_written_in_pieces_it_is_the_text_that_prometheus_client_writes(monkeypatch):
+    """A long family is written in steps; no sample may be lost between them and no header repeated."""
+    collector = PgheadroomCollector(bad_day(), History())
+    monkeypatch.setattr("proxy.service.metrics.SAMPLES_PER_STEP", 7)
+
+    body = await render(collector, CollectorRegistry())
+
+    assert body == generate_latest(collector)
 
 
 async def test_a_paused_class_is_one(scrape):

@@ -136,24 +136,25 @@ def _show(
     traffic = declared.traffic
     click.echo(f"{show_seconds(traffic.duration_seconds)} of traffic on {settings.total} slots, seed {seed}\n")
     _show_waits(reports)
-    _show_use(reports)
+    _show_jobs(reports)
+    _show_refusals(reports)
+    _show_slots(reports)
     _show_bursts(reports)
     for note in notes:
         click.echo(f"note: {note}")
-    events = sum(report.events for report in reports)
-    click.echo(f"{events} events in {took_seconds:.1f} s")
+    jobs = sum(one.arrived for report in reports for one in report.classes)
+    click.echo(f"{jobs} jobs simulated in {took_seconds:.1f} s")
 
 
 def _show_waits(reports: Sequence[PolicyReport]) -> None:
-    columns = ["class", "policy", "jobs", "served", "refused", "left", "still there"]
-    columns += ["wait p50", "p95", "p99", "max", "p99 in burst", "drain"]
     rows = [
-        [one.class_name, report.policy, one.arrived, one.served, one.refused, one.left, one.still_there]
+        [one.class_name, report.policy]
         + [_length(wait) for wait in (one.wait.p50, one.wait.p95, one.wait.p99, one.wait.max)]
         + [_length(one.wait_in_burst.p99) if one.wait_in_burst.count else "", _drain(one.drain_seconds)]
         for one, report in _by_class(reports)
     ]
-    print_table(columns, rows, title="Waits, from a job's arrival to its slot (or until it was refused or left)")
+    title = "Waits for a slot, from a job's arrival; burst: p99 of those that came while one was under way"
+    print_table(["class", "policy", "p50", "p95", "p99", "max", "burst", "drain"], rows, title=title)
 
 
 def _by_class(reports: Sequence[PolicyReport]) -> list[tuple[ClassReport, PolicyReport]]:
@@ -162,24 +163,42 @@ def _by_class(reports: Sequence[PolicyReport]) -> list[tuple[ClassReport, Policy
     return [pair for of_one_class in zip(*per_policy, strict=True) for pair in of_one_class]
 
 
-def _show_use(reports: Sequence[PolicyReport]) -> None:
-    columns = ["class", "policy", "served/s", "slots, mean", "most", "share of budget", "longest queue", "refusals"]
+def _show_jobs(reports: Sequence[PolicyReport]) -> None:
+    rows = [
+        [one.class_name, report.policy, one.arrived, one.served, one.refused, one.left, one.still_there, _rate(one)]
+        for one, report in _by_class(reports)
+    ]
+    title = "Jobs; refused for good, left without patience, or the rest, still there at the end"
+    print_table(["class", "policy", "jobs", "served", "refused", "left", "rest", "served/s"], rows, title=title)
+
+
+def _rate(one: ClassReport) -> str:
+    return f"{one.served_per_second:.1f}"
+
+
+def _show_refusals(reports: Sequence[PolicyReport]) -> None:
+    rows = [
+        [one.class_name, report.policy, reason, count]
+        for one, report in _by_class(reports)
+        for reason, count in sorted(one.refusals.items())
+    ]
+    title = "Refusals, those after which a client tried again included"
+    print_table(["class", "policy", "reason", "refusals"], rows, title=title)
+
+
+def _show_slots(reports: Sequence[PolicyReport]) -> None:
     rows: list[list[object]] = []
     for one, report in _by_class(reports):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(one.refusals.items()))
-        use = [f"{one.served_per_second:.1f}", f"{one.mean_slots:.1f}", one.most_slots]
-        share = f"{one.mean_slots / report.total:.0%}"
-        rows.append([one.class_name, report.policy, *use, share, _length(one.longest_queue_seconds), reasons])
+        share = one.mean_slots / report.total
+        use = [f"{one.mean_slots:.1f}", one.most_slots, f"{share:.0%}", _length(one.longest_queue_seconds)]
+        rows.append([one.class_name, report.policy, *use, ""])
     for report in reports:
-        served = sum(one.served_per_second for one in report.classes)
         mean = report.utilisation * report.total
-        total: list[object] = ["all", report.policy, f"{served:.1f}", f"{mean:.1f}", report.most_in_use]
-        rows.append([*total, f"{report.utilisation:.0%}", _length(report.queued_seconds), _idle(report)])
-    print_table(columns, rows, title="Throughput and slots in use")
-
-
-def _idle(report: PolicyReport) -> str:
-    return f"{report.idle_slots_while_waiting:.1f} slots idle while somebody waited" if report.queued_seconds else ""
+        idle = f"{report.idle_slots_while_waiting:.1f}" if report.queued_seconds else ""
+        all_of_them = [f"{mean:.1f}", report.most_in_use, f"{report.utilisation:.0%}", ""]
+        rows.append(["all", report.policy, *all_of_them, idle])
+    title = "Slots in use; queue: the longest time somebody waited all along; idle: free slots while anybody waits"
+    print_table(["class", "policy", "mean", "most", "share", "queue", "idle"], rows, title=title)
 
 
 def _show_bursts(reports: Sequence[PolicyReport]) -> None:

@@ -308,3 +308,10 @@ def test_clients_are_never_confused_with_each_other():
     for policy in POLICIES:
         bulk = bulk_of(one_source(Burst(0.0, workers=3, jobs=3)), pools, policy)
         assert (bulk.served, bulk.drain_seconds) == (9, 9.0), policy
+
+
+def test_waits_count_as_those_of_a_burst_only_until_it_is_drained():
+    steady = Source("steady", "web", ConstantRate(1.0), Constant(0.1))
+    import_job = Source("import", "bulk", Burst(2.5, workers=1, jobs=3), Constant(1.0))
+    web = class_of(report_of(Traffic(10.0, (steady, import_job)), budget()), "web")
+    assert (web.wait.count, web.wait_in_burst.count) == (10, 3)

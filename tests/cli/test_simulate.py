@@ -190,3 +190,13 @@ def test_a_short_run_tells_nothing(monkeypatch):
     line.show("shared FIFO", 900.0)
     line.clear()
     assert terminal.getvalue() == ""
+
+
+def test_refusals_are_shown_by_reason(files):
+    files.config.write_text(CONFIG.replace("{timeout: 10s, max: 2000}", "{timeout: 10s, max: 5}"))
+    lines = files.simulate().output.splitlines()
+    assert any(line.split()[:3] == ["bulk", "pgheadroom", "queue_full"] for line in lines)
+
+
+def test_a_run_without_refusals_has_no_table_of_them(files):
+    assert "Refusals" not in files.simulate().output

@@ -49,7 +49,8 @@ class FifoPools:
 
     def try_grant(self, client: ClientId, class_name: str, now: float) -> bool:
         pool = self._pool_of[class_name]
-        if pool.queue or pool.in_use >= pool.slots:
+        # Nobody is overtaken: who waits in a pool waits because all of its slots are in use.
+        if pool.in_use >= pool.slots:
             return False
         self._take(pool, client, class_name)
         return True

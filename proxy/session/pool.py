@@ -95,6 +95,14 @@ class Registry:
             self._dial(pool)
             return
         self._waiting_for_room.append(pool)
+        self.make_room()
+
+    @property
+    def room_is_wanted(self) -> bool:
+        return bool(self._waiting_for_room)
+
+    def make_room(self) -> None:
+        """Evict for those who wait for room. Also called when a connection begins to idle: before there was none."""
         if len(self._waiting_for_room) > len(self._evicting):
             self._evict_coldest()
 
@@ -232,16 +240,19 @@ class Pool:
 
     def put_idle(self, server: ServerConnection) -> None:
         """A clean connection comes back, or a dial succeeded. The next in need gets it, else it idles."""
-        if self._wanting:
+        is_retired = server.retire_at < server.idle_since
+        if self._wanting and not is_retired:
             self._wanting.popleft().server_ready(server)
             return
-        if self.registry.is_over_total or server.retire_at < server.idle_since:
-            self.close(server)
+        if is_retired or self.registry.is_over_total:
+            self.close(server)  # where somebody waits, a dial for him is under way
             return
         group = self._by_settings.get(server.settings)
         if group is None:
             group = self._by_settings[server.settings] = {}
         group[server] = None
+        if self.registry.room_is_wanted:
+            self.registry.make_room()
 
     def want(self, granted: Granted) -> None:
         """`granted.server_ready` or `server_failed` is called, possibly before this returns."""

@@ -153,6 +153,11 @@ class FakeServer:
     def queries(self, user: str = "app") -> list[str]:
         return [sql for session in self.of(user) for sql in session.queries]
 
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        """A server that takes its time."""
+        await asyncio.sleep(seconds)
+
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]

@@ -31,7 +31,10 @@ NAMES = ("web", "bulk", "admin", "cron")
 TRAFFIC = {
     "one_asks": [6, 12],
     "one_releases": [4, 8, 12],
+    "a_class_falls_silent": [0, 1],
+    "the_crowd_moves_on": [0, 1, 2],
     "one_leaves": [0, 0, 2],
+    "one_is_pinned_or_unpinned": [0, 0, 1],
     "some_time_passes": [0, 2, 5],
     "next_wakeup_comes": [0, 0, 2],
     "the_budget_changes": [0, 0, 2],
@@ -66,13 +69,13 @@ def drawn_class(choose: Choose, name: str, limit: int, reserved: int) -> ClassSe
         name,
         limit=limit,
         reserved=reserved,
-        lendable=choose(range(reserved + 1)),
+        lendable=choose([reserved, *range(reserved + 1)]),
         priority=choose([0, 1, 1, 2]),
         weight=choose([0.5, 1.0, 1.0, 3.0]),
         queue_max=choose([0, 2, 50, 50]),
         queue_timeout_seconds=choose([1.0, 20.0, inf]),
         pinned_limit=choose([None, 0, 1, min(2, limit)]),
-        lend_memory_seconds=choose([0.0, 0.5, 2.0]),
+        lend_memory_seconds=choose([0.0, 0.5, 2.0, 2.0]),
         notify_after_seconds=choose([0.5, 5.0]),
     )
 
@@ -133,17 +136,45 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def traffic(self, seed: int, commands: int) -> None:
         random = Random(seed)
+        self.the_crowd_moves_on(random)
         for name in self.reference.classes:
-            for _ in range(random.choice([0, 2, 5])):
-                self.ask(name, random.randrange(3), False, None, at_once=True)
+            self.some_ask(name, random.choice([0, 2, 5]))
         weights = {command: random.choice(weights) for command, weights in TRAFFIC.items()}
         for command in random.choices(list(weights), list(weights.values()), k=commands):
             getattr(self, command)(random)
-            self.check_everything()
+            # The other invariants are looked at after every step, as after every command outside of traffic.
+            self.nobody_waits_for_a_free_slot()
+            self.floors_and_headroom_stand()
 
     def one_asks(self, random: Random) -> None:
-        name = random.choice(list(self.reference.classes))
-        self.ask(name, random.randrange(3), random.random() < 0.05, None, at_once=random.random() < 0.5)
+        name = random.choice([name for name in self.crowd if name in self.reference.classes] or self.names())
+        self.ask(name, random.randrange(3), random.random() < 0.05, None, at_once=random.random() < 0.7)
+
+    def the_crowd_moves_on(self, random: Random) -> None:
+        """Some classes fall silent while others flood: so it is that demand is remembered, and reservations lent."""
+        names = self.names()
+        self.crowd = random.sample(names, random.randint(1, len(names)))
+
+    def a_class_falls_silent(self, random: Random) -> None:
+        """The story behind lending: it used its slots, others take them bit by bit as it is forgotten, it returns."""
+        silent, taking, third = (random.choice(self.names()) for _ in range(3))
+        self.some_ask(silent, 3)
+        for client in list(self.reference.classes[silent].holders):
+            self.give(self.core.release, self.reference.release, client)
+        self.some_ask(taking, 5)
+        self.some_time_passes(random)
+        self.some_ask(third, 2)
+        self.some_time_passes(random)
+        self.next_wakeup_comes(random)
+        self.some_ask(silent, 3)
+
+    def some_ask(self, name: str, count: int) -> None:
+        for flow in range(count):
+            self.ask(name, flow, False, None, at_once=True)
+
+    def one_is_pinned_or_unpinned(self, random: Random) -> None:
+        if holders := self.holders():
+            self.pin_or_unpin(random.choice(holders), random.choice(["ask", "note", "note", "unpin"]))
 
     def one_releases(self, random: Random) -> None:
         if holders := self.holders():
@@ -170,15 +201,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.give(self.core.reconfigure, self.reference.reconfigure, replace(settings, total=total))
 
     def a_class_stops_or_goes(self, random: Random) -> None:
-        name = random.choice(list(self.reference.classes))
+        name = random.choice(self.names())
         state = ClassState.PAUSED if self.reference.classes[name].running else ClassState.RUNNING
         self.give(self.core.set_state, self.reference.set_state, name, state)
-
-    def check_everything(self) -> None:
-        self.nobody_waits_for_a_free_slot()
-        self.floors_and_headroom_stand()
-        self.nobody_below_a_floor_or_in_the_headroom_waits()
-        self.the_counts_agree()
 
     # Asking
 
@@ -194,9 +219,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), clients=st.integers(2, 6))
     def flood(self, data: st.DataObject, clients: int) -> None:
-        name = self.a_class(data)
-        for flow in range(clients):
-            self.ask(name, flow, False, None, at_once=True)
+        self.some_ask(self.a_class(data), clients)
 
     def ask(self, name: str, flow: int, unbounded: bool, timeout: float | None, at_once: bool) -> None:
         self.clients += 1
@@ -204,7 +227,12 @@ class AdmissionMachine(RuleBasedStateMachine):
         c = self.reference.classes[name]
         self.reference.at(self.now)
         owed = not unbounded and self.is_owed_a_slot_at_once(c)
-        if at_once and not unbounded and self.granted_at_once(client, name):
+        tried = at_once and not unbounded
+        due_at = self.core.next_wakeup_at()
+        if tried and self.core.try_grant(client, name, self.now):
+            events = self.reference.request(client, name, flow, False, None)
+            expected = [Granted(client, name, borrowed=c.u > c.r)]
+            assert events == expected, "granted at once what the rule refuses, or ahead of somebody"
             return
         decisions = self.core.request(
             client, name, flow=flow, now=self.now, unbounded=unbounded, timeout_seconds=timeout
@@ -214,25 +242,16 @@ class AdmissionMachine(RuleBasedStateMachine):
         )
         self.compare(decisions, self.reference.request(client, name, flow, unbounded, timeout))
         self.settled = not c.retired and c.state is not ClassState.REJECTING
+        overdue = due_at is not None and due_at <= self.now
+        only_this = len(decisions) == 1 and isinstance(decisions[0], Grant)
+        assert not (tried and only_this) or overdue, "the rule allows it, and it was not granted at once"
 
     def is_owed_a_slot_at_once(self, c: ReferenceClass) -> bool:
         """Below its held part on arrival, while `committed` is within the budget."""
+        if not c.running or c.u >= min(c.limit, c.r) or c.waiters:
+            return False
         helds = self.reference.helds(self.now)
-        within = self.reference.committed(self.reference.uses(), helds) <= self.reference.total
-        return within and c.running and c.u < min(c.limit, helds[c.name]) and not c.waiters
-
-    def granted_at_once(self, client: ClientId, name: str) -> bool:
-        """`try_grant` may say yes only where `request` would grant this client and nobody else."""
-        due_at = self.core.next_wakeup_at()
-        overdue = due_at is not None and due_at <= self.now
-        granted = self.core.try_grant(client, name, self.now)
-        would_be = self.reference.twin().request(client, name, 0, False, None)
-        only_this = [(type(one), one.client) for one in would_be] == [(Granted, client)]
-        assert only_this or not granted, "granted at once what the rule refuses, or ahead of somebody"
-        assert granted or overdue or not only_this, "the rule allows it, and it is not granted at once"
-        if granted:
-            self.reference.request(client, name, 0, False, None)
-        return granted
+        return c.u < helds[c.name] and self.reference.committed(self.reference.uses(), helds) <= self.reference.total
 
     # Giving back
 
@@ -291,26 +310,25 @@ class AdmissionMachine(RuleBasedStateMachine):
     # Unbounded holds
 
     @precondition(lambda self: self.core.in_use)
-    @rule(data=st.data(), asked=st.booleans())
-    def pin(self, data: st.DataObject, asked: bool) -> None:
-        client = data.draw(st.sampled_from(self.holders()))
+    @rule(data=st.data(), how=st.sampled_from(["ask", "note", "unpin"]))
+    def pinning(self, data: st.DataObject, how: str) -> None:
+        self.pin_or_unpin(data.draw(st.sampled_from(self.holders())), how)
+
+    def pin_or_unpin(self, client: ClientId, how: str) -> None:
+        if how == "unpin":
+            self.give(self.core.unpin, self.reference.unpin, client)
+            return
         c = self.reference.holder(client)
         self.reference.at(self.now)
         before = c.holders[client]
-        allowed = self.reference.pin(client, asked=asked)
+        allowed = self.reference.pin(client, asked=how == "ask")
         self.settled = False
-        if not asked:
+        if how == "note":
             self.core.note_pinned(client, self.now)
             return
         assert (self.core.request_pin(client, self.now) is None) is allowed
         if allowed and not before:
             self.check_unbounded(c, self.reference.uses())
-
-    @precondition(lambda self: self.core.in_use)
-    @rule(data=st.data())
-    def unpin(self, data: st.DataObject) -> None:
-        client = data.draw(st.sampled_from(self.holders()))
-        self.give(self.core.unpin, self.reference.unpin, client)
 
     # Orders
 
@@ -464,7 +482,10 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.settled = True
 
     def a_class(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from(list(self.reference.classes)))
+        return data.draw(st.sampled_from(self.names()))
+
+    def names(self) -> list[str]:
+        return list(self.reference.classes)
 
     def holders(self) -> list[ClientId]:
         return [client for c in self.reference.all() for client in c.holders]

@@ -5,8 +5,7 @@ property machine compares the core with this at every step.
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
@@ -95,9 +94,6 @@ class ReferenceClass:
     def w(self) -> int:
         return len(self.waiters) if self.running and self.u < self.limit else 0
 
-    def twin(self) -> "ReferenceClass":
-        return replace(self, holders=dict(self.holders), waiters=list(self.waiters), flows=list(self.flows))
-
     def head(self) -> Waiting:
         return next(waiter for waiter in self.waiters if waiter.flow == self.flows[0])
 
@@ -133,13 +129,6 @@ class Reference:
         self.before_grant: Callable[[ReferenceClass, bool], None] = tell_nobody
         self.adopt(settings)
 
-    def twin(self) -> "Reference":
-        """A copy to try requests on."""
-        twin = copy(self)
-        twin.before_grant = tell_nobody
-        twin.classes = {name: c.twin() for name, c in self.classes.items()}
-        return twin
-
     # The formulas
 
     @property
@@ -157,7 +146,9 @@ class Reference:
 
     def decayed(self, c: ReferenceClass, at: float) -> float:
         half_life = c.settings.lend_memory_seconds
-        return c.demand * 0.5 ** ((at - self.now) / half_life) if half_life > 0 else 0.0
+        if half_life <= 0:
+            return 0.0
+        return c.demand if at == self.now else c.demand * 0.5 ** ((at - self.now) / half_life)
 
     def remembered(self, c: ReferenceClass, at: float) -> float:
         return max(min(c.r, c.u + c.w), self.decayed(c, at))
@@ -267,6 +258,22 @@ class Reference:
             return RefusalReason.PAUSED
         return RefusalReason.LIMIT if c.settings.queue_max == 0 and c.u >= c.limit else RefusalReason.QUEUE_FULL
 
+    @staticmethod
+    def why_no_longer(c: ReferenceClass, waiter: Waiting) -> RefusalReason:
+        if waiter.reason is RefusalReason.DEADLINE:
+            return waiter.reason
+        if not c.running:
+            return RefusalReason.PAUSED
+        return RefusalReason.PINNED_LIMIT if waiter.unbounded and c.pinned >= c.pinned_limit else waiter.reason
+
+    def why_too_late(self, c: ReferenceClass, waiter: Waiting) -> RefusalReason:
+        if waiter.reason is RefusalReason.DEADLINE:
+            return waiter.reason
+        if not c.running:
+            return RefusalReason.PAUSED
+        pinned_out = waiter.unbounded and c.pinned >= c.pinned_limit
+        return RefusalReason.PINNED_LIMIT if pinned_out else waiter.reason
+
     def refuse(self, c: ReferenceClass, waiter: Waiting, reason: RefusalReason) -> Refused:
         self.note()
         c.remove(waiter)
@@ -298,8 +305,7 @@ class Reference:
         for c in self.all():
             for waiter in list(c.waiters):
                 if self.now >= waiter.deadline:
-                    paused = waiter.reason is RefusalReason.QUEUE_TIMEOUT and not c.running
-                    events.append(self.refuse(c, waiter, RefusalReason.PAUSED if paused else waiter.reason))
+                    events.append(self.refuse(c, waiter, self.why_no_longer(c, waiter)))
                 elif waiter.notify_at is not None and self.now >= waiter.notify_at:
                     waiter.notify_at = None
                     events.append(Noticed(waiter.client, c.name))

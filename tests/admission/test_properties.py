@@ -10,8 +10,8 @@ def test_every_property_holds_over_drawn_configurations() -> None:
     run_state_machine_as_test(
         AdmissionMachine,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=20,
+            max_examples=300,
+            stateful_step_count=8,
             derandomize=True,
             database=None,
             deadline=None,

@@ -90,6 +90,6 @@ def pool_settings(config: Config) -> PoolSettings:
 
 def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
     return {
-        name: ClassBehaviour(PoolMode(one.pool_mode), one.queue.timeout, one.flow_key)
+        name: ClassBehaviour(PoolMode(one.pool_mode), one.priority, one.queue.timeout, one.flow_key)
         for name, one in config.classes.items()
     }

@@ -271,15 +271,19 @@ class ClientConnection(asyncio.Protocol):
             and inspect_sql(buffer[5:-1], *self._dialect) is PLAIN
             and self._try_grant(self.id, self.class_name, now := self._now())
         ):
-            self._begin_query(buffer, facts, now)
+            self._unnamed_parse = NOTHING_KEPT
+            server = self._fit_server_at_once(buffer, facts, now)
+            if server is not None:
+                server.send(buffer, _QUERY_ONLY)
         else:
             self._begin_slowly(buffer, facts)
 
-    def _begin_query(self, buffer: bytes, facts: Sequence[Fact], now: float) -> None:
+    def _fit_server_at_once(self, buffer: bytes, facts: Sequence[Fact], now: float) -> ServerConnection | None:
+        """A slot was granted without a wait. Without an idle connection that is fit as it is, the unit is kept."""
         settings = self.settings
         assert settings is not None, "an idle client has entered"
         self.holds_slot = True
-        self._unnamed_parse = NOTHING_KEPT
+        self._unbounded = False
         self._granted_at = self._asked_at = now
         self._measures.wait_granted.counts[0] += 1
         server = self.pool.take_idle_or_none(settings)
@@ -287,14 +291,15 @@ class ClientConnection(asyncio.Protocol):
             self.phase = _LINKED
             self.server = server
             server.link(self)
-            server.send(buffer, _QUERY_ONLY)
-            return
+            return server
         self._pending.append((buffer, facts))
+        self._pending_bytes += len(buffer)
         self.phase = _DIALLING
         if server is not None:
             self.server_ready(server)
         else:
             self.pool.want(self)
+        return None
 
     def _begin_slowly(self, buffer: bytes, facts: Sequence[Fact]) -> None:
         if self._local is not None or buffer[0] in NEEDS_NO_SERVER:
@@ -305,11 +310,16 @@ class ClientConnection(asyncio.Protocol):
         if seen.leaves_at == 0:
             self.end(None)
             return
-        self._keep(buffer, facts)
         self._replays_parse = uses_unnamed_statement_of_before(buffer)
         if self._replays_parse and not self._unnamed_parse:
+            self._keep(buffer, facts)
             self._refuse_unit(refusals.no_unnamed_statement())
+        elif seen.is_plain and seen.leaves_at < 0 and self._try_grant(self.id, self.class_name, now := self._now()):
+            server = self._fit_server_at_once(buffer, facts, now)
+            if server is not None:
+                self._send(server, buffer, seen)
         else:
+            self._keep(buffer, facts)
             self._request_slot(unbounded=bool(seen.pins))
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
@@ -392,6 +402,10 @@ class ClientConnection(asyncio.Protocol):
             self._is_going_on = False
 
     # -- what the pool brings -----------------------------------------------------------------------------------------
+
+    @property
+    def urgency(self) -> int:
+        return self._desk.behaviour(self.class_name).priority
 
     def gives_up_at(self) -> float:
         return self._asked_at + self._desk.queue_timeout(self.class_name)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from proxy.session.settings import PoolSettings, SslMode, UpstreamSettings
 from proxy.session.transports import as_stream
+from proxy.session.urgency import Turns
 from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import encode_ssl_request
 
@@ -61,7 +62,7 @@ class Connector:
         self.upstream = upstream
         self.settings = pool
         self.loop = loop
-        self.turns = asyncio.Semaphore(pool.max_dials)
+        self.turns = Turns(pool.max_dials)
         self.down: ErrorFields | None = None  # the error of the last dial while nobody can log in
         self.is_down = asyncio.Event()
         self.seconds_until_retry = 0.0

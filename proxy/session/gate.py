@@ -47,6 +47,7 @@ class DecisionLoop:
         self._undelivered: deque[Decision] = deque()
         self._delivering = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
 
     def deliver(self, decisions: Sequence[Decision]) -> None:
         self._undelivered.extend(decisions)
@@ -77,11 +78,13 @@ class DecisionLoop:
     def set_timer(self) -> None:
         wakeup_at = self._core.next_wakeup_at()
         if self._timer is not None:
-            if wakeup_at is not None and self._timer.when() <= wakeup_at:
+            if wakeup_at is not None and self._wakes_at <= wakeup_at:
                 return  # it fires early enough and looks again
             self._timer.cancel()
             self._timer = None
         if wakeup_at is not None:
+            # Kept here: for a time that has come uvloop returns a handle that does not know its `when`.
+            self._wakes_at = wakeup_at
             self._timer = self._loop.call_at(wakeup_at, self._wake)
 
     def _wake(self) -> None:

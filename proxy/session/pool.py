@@ -10,7 +10,6 @@ is closed first and counts until it is gone.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -22,6 +21,7 @@ from proxy.session.parameters import Settings, SettingsTable
 from proxy.session.server import ServerConnection, ServerState
 from proxy.session.settings import PoolSettings
 from proxy.session.tasks import TaskGroup
+from proxy.session.urgency import UrgentQueue
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.login import Credentials, ServerLogin
 from proxy.wire.messages import ErrorFields
@@ -38,6 +38,9 @@ class Granted(Protocol):
     """A holder of a slot that waits here for its server connection."""
 
     settings: Settings | None
+
+    @property
+    def urgency(self) -> int: ...
 
     def server_ready(self, server: ServerConnection) -> None: ...
 
@@ -69,7 +72,7 @@ class Registry:
         self.connections: set[ServerConnection] = set()
         self.pools: dict[tuple[str, str], Pool] = {}
         self.on_unresponsive: UnresponsiveHandler | None = None
-        self._waiting_for_room: deque[Pool] = deque()
+        self._waiting_for_room: list[Pool] = []
         self._evicting: set[ServerConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
@@ -108,7 +111,8 @@ class Registry:
 
     def room_given_back(self) -> None:
         while self._waiting_for_room and self.count < self.total:
-            pool = self._waiting_for_room.popleft()
+            pool = min(self._waiting_for_room, key=Pool.most_urgent)
+            self._waiting_for_room.remove(pool)
             if pool.still_wants_dial():
                 self._dial(pool)
 
@@ -220,7 +224,7 @@ class Pool:
         self.credentials: Credentials | None = None
         self.tries_while_down = False  # true for the pool of the proxy's own queries
         self._by_settings: dict[Settings, dict[ServerConnection, None]] = {}
-        self._wanting: deque[Granted] = deque()
+        self._wanting: UrgentQueue[Granted] = UrgentQueue()
         self._asked = 0  # dials under way or waiting for room; at least one for each that wants
         self._dialling = 0  # of these, those under way
 
@@ -272,10 +276,13 @@ class Pool:
 
     def gave_up(self, granted: Granted) -> None:
         """A client that waited here has left. The dial goes on: its connection will idle or serve another."""
-        if granted in self._wanting:
-            self._wanting.remove(granted)
+        self._wanting.remove_if_there(granted)
 
     # -- dialling -----------------------------------------------------------------------------------------------------
+
+    def most_urgent(self) -> float:
+        """The urgency of whoever gets the next connection of this pool."""
+        return self._wanting.most_urgent()
 
     def still_wants_dial(self) -> bool:
         """Asked by the registry when room is free. A no takes the request for room back."""
@@ -309,7 +316,8 @@ class Pool:
         registry, connector = self.registry, self.registry.connector
         server: ServerConnection | None = None
         try:
-            async with connector.turns, asyncio.timeout(registry.settings.dial_timeout_seconds):
+            seconds = registry.settings.dial_timeout_seconds
+            async with connector.turns.turn(self.most_urgent), asyncio.timeout(seconds):
                 self._fail_fast()
                 registry.measures.dials += 1
                 server = await connector.open(self._new_connection)
@@ -377,7 +385,7 @@ class Pool:
         """The server is full although the budget is not. Wait and ask again while somebody waits for it."""
         self.registry.measures.dial_retries += 1
         await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 (jitter)
-        return bool(self._wanting) and self._wanting[0].gives_up_at() > self.registry.loop.time()
+        return bool(self._wanting) and self._wanting.first().gives_up_at() > self.registry.loop.time()
 
     # -- idle connections ---------------------------------------------------------------------------------------------
 

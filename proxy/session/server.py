@@ -146,19 +146,18 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             buffer, facts = self.cursor.feed(data)
+            client = self.client
+            if client is None:
+                self._received_unlinked(buffer, facts)
+            elif self._swallowing:
+                self._swallow(client, buffer, facts)
+            else:
+                # The hot path: what the server says goes on as it is, then the facts are looked at.
+                client.transport.write(buffer)
+                if facts:
+                    self._note(client, buffer, facts)
         except ProtocolViolation as violation:
             self.pool.broke_protocol(self, violation)
-            return
-        client = self.client
-        if client is None:
-            self._received_unlinked(buffer, facts)
-        elif self._swallowing:
-            self._swallow(client, buffer, facts)
-        else:
-            # The hot path: what the server says goes on as it is, then the facts are looked at.
-            client.transport.write(buffer)
-            if facts:
-                self._note(client, buffer, facts)
 
     def eof_received(self) -> None:
         """Returning None closes our side too; connection_lost follows."""
@@ -275,8 +274,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _ready(self, client: LinkedClient, status: int) -> None:
         if not self.awaiting:
-            self.pool.broke_protocol(self, ProtocolViolation("ReadyForQuery that answers nothing"))
-            return
+            raise ProtocolViolation("ReadyForQuery that answers nothing")
         self.awaiting.popleft()
         self.last_status = status
         self.copying_in = False
@@ -390,6 +388,9 @@ class ServerConnection(asyncio.Protocol):
             elif kind == messages.ERROR_RESPONSE and self.state is _IDLE:
                 # An idle session is told only of its end: shutdown, idle_session_timeout, a superuser's command.
                 self.pool.unfit(self, messages.parse_error_fields(payload).message)
+            elif kind == messages.READY_FOR_QUERY and self.state is ServerState.IDLE:
+                # Whatever it answers next would be one answer late.
+                self.pool.unfit(self, "it answered a question that nobody had asked")
 
     def _login_message(self, kind: int, payload: bytes) -> None:
         try:

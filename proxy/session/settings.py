@@ -93,6 +93,7 @@ class ClassBehaviour:
     """What the session layer needs to know of a class; its numbers belong to the admission core."""
 
     pool_mode: PoolMode = PoolMode.TRANSACTION
+    priority: int = 5
     queue_timeout_seconds: float = 20.0
     flow_key: str = "identity"
 

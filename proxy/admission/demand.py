@@ -9,6 +9,9 @@ noted: while demand stands or rises, the caller's own count is the larger of the
 
 from math import ceil, exp2, inf, log2
 
+# Far above the rounding of clocks that count from the start of a machine, far below what anybody waits for.
+RESOLUTION_SECONDS = 1e-6
+
 
 class DemandMemory:
     """Remembered demand of one class, settled lazily: nothing here runs by itself."""
@@ -45,6 +48,8 @@ class DemandMemory:
         return self._level_until
 
     def change_half_life(self, half_life_seconds: float, now: float) -> None:
+        if half_life_seconds == self._half_life_seconds:
+            return
         self._peak = self._remembered(now)
         self._noted_at = now
         self._half_life_seconds = half_life_seconds
@@ -57,8 +62,8 @@ class DemandMemory:
 
     def _settle(self, now: float) -> None:
         level = ceil(self._remembered(now) - 0.5)
-        # Level and moment of dropping are computed in different ways; rounding must not leave a drop in the past.
-        while level > 0 and self._dropping_time(level) <= now:
+        # Level and moment of dropping are computed in different ways: what rounding alone keeps up has dropped.
+        while level > 0 and self._dropping_time(level) <= now + RESOLUTION_SECONDS:
             level -= 1
         self._level = max(0, level)
         self._level_since = now

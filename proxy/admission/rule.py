@@ -16,7 +16,9 @@ for the classes that have `takes_headroom`:
 
 The part `held` protects what is needed now; the part `floor` protects what is never lent: without it an owner that
 takes its lent slots back would eat the floors of others and the headroom. An unbounded hold never comes back by
-itself, so it is judged against the full reservations of all others.
+itself, so it must fit beside the full reservations of all others as well. As well, and not instead: a class that sits
+in its own reservation uses no headroom beside the full parts, but does beside the floors; what looks like headroom
+there may be somebody's floor.
 
 Each condition is a function of its own, so that a test can break one and see that it is missed.
 """
@@ -167,13 +169,15 @@ def fits_without_lent_slots(account: Account, look: Look) -> bool:
 
 def may_take_a_slot(account: Account, look: Look, unbounded: bool) -> bool:
     """The rule. A class in debt for a pin seen too late borrows nothing either, until it is repaid."""
-    if not (is_running(account) and is_below_its_limit(account) and budget_has_a_free_slot(look.ledger)):
-        return False
-    if unbounded and not is_below_its_pinned_limit(account):
-        return False
-    if unbounded or account.debt:
-        return fits_without_lent_slots(account, look)
-    return fits_what_is_held(account, look) and fits_the_floors(account, look)
+    return (
+        is_running(account)
+        and is_below_its_limit(account)
+        and budget_has_a_free_slot(look.ledger)
+        and (not unbounded or is_below_its_pinned_limit(account))
+        and fits_what_is_held(account, look)
+        and fits_the_floors(account, look)
+        and (not (unbounded or account.debt) or fits_without_lent_slots(account, look))
+    )
 
 
 def may_keep_its_slot_unbounded(account: Account, look: Look) -> bool:

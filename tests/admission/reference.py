@@ -6,7 +6,7 @@ property machine compares the core with this at every step.
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
 from proxy.admission.decisions import RefusalReason
@@ -180,12 +180,12 @@ class Reference:
         after = self.committed(u | {c.name: u[c.name] + 1}, h)
         return after <= self.total or after <= self.committed(u, h)
 
-    def both_fit(self, c: ReferenceClass, u: dict[str, int], at: float, unbounded: bool) -> bool:
-        helds, floors = self.helds(at), self.floors()
-        if unbounded:
-            full = {one.name: one.r for one in self.all()}
-            helds, floors = full | {c.name: helds[c.name]}, full | {c.name: floors[c.name]}
-        return self.fits(c, u, helds) and self.fits(c, u, floors)
+    def both_fit(self, c: ReferenceClass, u: dict[str, int], at: float) -> bool:
+        return self.fits(c, u, self.helds(at)) and self.fits(c, u, self.floors())
+
+    def both_fit_beside_full_parts(self, c: ReferenceClass, u: dict[str, int], at: float) -> bool:
+        full = {one.name: one.r for one in self.all()}
+        return all(self.fits(c, u, full | {c.name: part}) for part in (self.held(c, at), c.floor))
 
     def may_be_granted(self, c: ReferenceClass, unbounded: bool, at: float) -> bool:
         return (
@@ -193,12 +193,13 @@ class Reference:
             and c.u + 1 <= c.limit
             and self.in_use() + 1 <= self.total
             and (not unbounded or c.pinned + 1 <= c.pinned_limit)
-            and self.both_fit(c, self.uses(), at, unbounded or c.debt > 0)
+            and self.both_fit(c, self.uses(), at)
+            and (not (unbounded or c.debt) or self.both_fit_beside_full_parts(c, self.uses(), at))
         )
 
     def may_be_pinned(self, c: ReferenceClass) -> bool:
         before = self.uses() | {c.name: c.u - 1}
-        return c.pinned + 1 <= c.pinned_limit and self.both_fit(c, before, self.now, unbounded=True)
+        return c.pinned + 1 <= c.pinned_limit and self.both_fit_beside_full_parts(c, before, self.now)
 
     def eligible(self, at: float) -> list[ReferenceClass]:
         return [c for c in self.all() if c.waiters and self.may_be_granted(c, c.head().unbounded, at)]
@@ -223,16 +224,32 @@ class Reference:
     def serve(self) -> list[Event]:
         events: list[Event] = []
         self.note()
-        while eligible := self.eligible(self.now):
-            c = min(eligible, key=self.turn)
-            waiter = c.head()
-            self.before_grant(c, waiter.unbounded)
-            events.append(Granted(waiter.client, c.name, borrowed=c.u + 1 > c.r))
-            c.remove(waiter)
-            c.rotate(waiter.flow)
-            c.holders[waiter.client] = waiter.unbounded
-            self.note()
+        while (c := self.first_in_turn()) is not None:
+            events.append(self.grant(c))
         return events
+
+    def first_in_turn(self) -> ReferenceClass | None:
+        return min(self.eligible(self.now), key=self.turn, default=None)
+
+    def grant(self, c: ReferenceClass) -> Granted:
+        waiter = c.head()
+        self.before_grant(c, waiter.unbounded)
+        granted = Granted(waiter.client, c.name, borrowed=c.u + 1 > c.r)
+        c.remove(waiter)
+        c.rotate(waiter.flow)
+        c.holders[waiter.client] = waiter.unbounded
+        self.note()
+        return granted
+
+    def grant_at_once(self, client: ClientId, name: str) -> bool:
+        """A grant at the door: allowed where this client would be served next, if it were in the queue."""
+        c = self.classes[name]
+        c.add(Waiting(client, 0, self.now, inf, RefusalReason.QUEUE_TIMEOUT, None, unbounded=False))
+        self.note()
+        allowed = self.first_in_turn() is c and c.head().client == client
+        if allowed:
+            self.grant(c)
+        return allowed
 
     def request(
         self, client: ClientId, name: str, flow: Hashable, unbounded: bool, timeout_seconds: float | None

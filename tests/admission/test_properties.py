@@ -10,7 +10,7 @@ def test_every_property_holds_over_drawn_configurations() -> None:
     run_state_machine_as_test(
         AdmissionMachine,
         settings=settings(
-            max_examples=300,
+            max_examples=600,
             stateful_step_count=8,
             derandomize=True,
             database=None,

@@ -411,6 +411,7 @@ class ClientConnection(asyncio.Protocol):
         return self._asked_at + self._desk.queue_timeout(self.class_name)
 
     def server_failed(self, error: ErrorFields) -> None:
+        self._stop_lone_timer()
         self._slot_over()
         self._fail_for_want_of_server(error)
 
@@ -421,6 +422,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_unit(replace(error, severity="ERROR"), is_for_all=True)
 
     def server_ready(self, server: ServerConnection) -> None:
+        self._stop_lone_timer()
         server.link(self)
         self.server = server
         if self.phase is _ENTERING:
@@ -436,13 +438,25 @@ class ClientConnection(asyncio.Protocol):
         self._lone_timer = self._desk.loop.call_later(self._desk.settings.pool.dial_timeout_seconds, self._lone_timeout)
 
     def _lone_timeout(self) -> None:
-        """The connection does not answer; nothing of the client's was sent on it, so another one will do."""
-        self._lone_timer = None
-        server = self.server
-        assert server is not None, "the timer runs while a connection is tried"
-        self.server = None
-        self.pool.close(server)
+        """The connection does not answer; nothing of the client's was sent on it, so another one will do.
+
+        That one is given the same time to come and to answer: it may be that all are silent, and none makes room.
+        """
+        server, self.server, self._lone_timer = self.server, None, None
+        if server is not None:
+            self.pool.close(server)
+        seconds, waited = self._desk.settings.pool.dial_timeout_seconds, self._now() - self._granted_at
+        if server is None or waited > 1.5 * seconds:
+            self.pool.gave_up(self)
+            self.server_failed(refusals.server_silent(waited))
+            return
+        self._lone_timer = self._desk.loop.call_later(seconds, self._lone_timeout)
         self.pool.want(self)
+
+    def _stop_lone_timer(self) -> None:
+        if self._lone_timer is not None:
+            self._lone_timer.cancel()
+            self._lone_timer = None
 
     def _link(self, server: ServerConnection) -> None:
         """The connection is fit: bring it to the client's settings and send what was kept."""
@@ -468,9 +482,7 @@ class ClientConnection(asyncio.Protocol):
                 self._desk.canceller.cancel(server)
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
-        if self._lone_timer is not None:
-            self._lone_timer.cancel()
-            self._lone_timer = None
+        self._stop_lone_timer()
         if error is not None:
             self._desk.measures.parameters_failed += 1
             self.end(replace(error, severity="FATAL"))
@@ -489,8 +501,9 @@ class ClientConnection(asyncio.Protocol):
             self.pool.want(self)
             return
         self._desk.measures.servers_lost_linked += 1
-        # A FATAL of the server's own has gone through already.
-        self.end(None if server.told_fatal else refusals.server_lost())
+        # A FATAL of the server's own has gone through already; and an error would complete a row that is cut short.
+        can_be_told = not server.told_fatal and not server.is_mid_message
+        self.end(refusals.server_lost() if can_be_told else None)
 
     # -- linked -------------------------------------------------------------------------------------------------------
 
@@ -711,6 +724,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.phase is _DIALLING and self.server is None:
             desk.measures.cancels_of_waiting += 1
             self.pool.gave_up(self)
+            self._stop_lone_timer()
             self._slot_over()
             self._refuse_unit(refusals.cancelled_while_waiting())
         elif self.server is not None and self.server.is_injecting:

@@ -260,12 +260,12 @@ class Pool:
 
     def want(self, granted: Granted) -> None:
         """`granted.server_ready` or `server_failed` is called, possibly before this returns."""
-        settings = granted.settings or self.table.neutral
-        server = self.take_idle_or_none(settings)
-        if server is not None:
-            granted.server_ready(server)
-            return
         down = self.registry.connector.down
+        if down is None or not self.tries_while_down:  # only a login tells that logins are possible again
+            server = self.take_idle_or_none(granted.settings or self.table.neutral)
+            if server is not None:
+                granted.server_ready(server)
+                return
         if down is not None and not self.tries_while_down:
             granted.server_failed(down)
             return
@@ -440,6 +440,7 @@ class Pool:
         self.registry.measures.protocol_violations["server"] += 1
         log.warning("server_broke_protocol", violation=str(violation), database=self.database)
         client = server.client
+        self._forget_idle(server)
         self.close(server)
         if client is not None:
             client.server_lost(server)

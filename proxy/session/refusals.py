@@ -150,6 +150,11 @@ def server_lost() -> ErrorFields:
     return ErrorFields("FATAL", CONNECTION_FAILURE, text, "whether the last statement took effect is unknown", None)
 
 
+def server_silent(seconds: float) -> ErrorFields:
+    text = f"the server has not answered for {seconds:.1f} s"
+    return ErrorFields("FATAL", CONNECTION_FAILURE, text, None, "see pool.dial_timeout")
+
+
 def no_unnamed_statement() -> ErrorFields:
     return ErrorFields("ERROR", "26000", "unnamed prepared statement does not exist", None, None)
 

@@ -132,6 +132,7 @@ class ServerConnection(asyncio.Protocol):
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self._login = login
         self._swallowing = False
+        self._is_full = False  # more is unsent than may be: whoever holds it is not read
         self._replaying_parse = False
         self._injected_want: Settings | None = None
         self._injected_error: ErrorFields | None = None
@@ -175,10 +176,12 @@ class ServerConnection(asyncio.Protocol):
             on_gone()
 
     def pause_writing(self) -> None:
+        self._is_full = True
         if self.client is not None:
             self.client.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._is_full = False
         if self.client is not None:
             self.client.transport.resume_reading()
 
@@ -189,10 +192,15 @@ class ServerConnection(asyncio.Protocol):
         assert self.state is _IDLE, f"linked while {self.state}"
         self.client = client
         self.state = _LINKED
+        if self._is_full:
+            client.transport.pause_reading()
 
     def unlink(self, now: float) -> None:
         """Give the connection back: the caller has seen that `is_clean`."""
         assert self.client is not None, "unlinked twice"
+        if self._is_full:
+            # The server gave up what it had not read yet. It takes the rest in its own time; the client goes on now.
+            self.client.transport.resume_reading()
         self.client = None
         self.state = _IDLE
         self.tells_ready = False
@@ -225,6 +233,11 @@ class ServerConnection(asyncio.Protocol):
         self._replaying_parse = True
         self._swallowing = True
         self.cursor.wanted = _WANTED + bytes((messages.PARSE_COMPLETE,))
+
+    @property
+    def is_mid_message(self) -> bool:
+        """The holder has been sent the beginning of a message: whatever follows would be taken for the rest of it."""
+        return not self.cursor.at_boundary and self.cursor.held_bytes == 0
 
     @property
     def is_injecting(self) -> bool:
@@ -388,7 +401,7 @@ class ServerConnection(asyncio.Protocol):
             elif kind == messages.ERROR_RESPONSE and self.state is _IDLE:
                 # An idle session is told only of its end: shutdown, idle_session_timeout, a superuser's command.
                 self.pool.unfit(self, messages.parse_error_fields(payload).message)
-            elif kind == messages.READY_FOR_QUERY and self.state is ServerState.IDLE:
+            elif kind == messages.READY_FOR_QUERY and self.state is _IDLE:
                 # Whatever it answers next would be one answer late.
                 self.pool.unfit(self, "it answered a question that nobody had asked")
 

@@ -179,7 +179,7 @@ class FakeServer:
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             if self.never_closes:

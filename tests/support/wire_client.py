@@ -161,7 +161,7 @@ class WireClient:
             head = await self.reader.readexactly(5)
             payload = await self.reader.readexactly(int.from_bytes(head[1:], "big") - 4)
         kind = chr(head[0])
-        if kind == "S":
+        if kind == "S" and payload.endswith(b"\0"):
             name, value = messages.parse_parameter_status(payload)
             self.parameters[name] = value
         return kind, payload

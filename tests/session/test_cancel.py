@@ -239,7 +239,6 @@ async def test_a_cancel_during_a_lone_check_does_not_hit_a_later_query(
     await client.send(query("second"))
     await asyncio.wait_for(checked.wait(), 5)
     await client.ask_to_cancel()
-    proxy.desk.check_after_seconds = 30.0
     go_on.set()
     await client.answer()
     await proxy.until_free()

@@ -624,9 +624,10 @@ async def test_a_client_is_not_kept_for_ever_where_every_connection_is_frozen(
     await client.query("select")
     await asyncio.sleep(0.01)
     frozen.set()
+    fake_server.never_closes, fake_server.on_startup = True, _hang
     answer = await client.query("select")
-    assert answer.codes
-    fake_server.never_closes = False
+    assert (answer.codes, answer.status) == (["08006"], "I")
     frozen.clear()
+    fake_server.never_closes, fake_server.on_startup = False, FakeServer().on_startup
     for session in fake_server.sessions:
         session.writer.transport.abort()

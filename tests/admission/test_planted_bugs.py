@@ -249,7 +249,6 @@ replaced(
     "certainly_fits",
     lambda account, ledger: account.used < account.reserved and ledger.in_use < ledger.total,
 )
-replaced("what is due by decay is passed over at the door", Controller, "_decay_is_due", lambda self, now: False)
 
 # Decay
 

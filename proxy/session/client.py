@@ -31,7 +31,7 @@ from proxy.session.examination import (
 )
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import Settings, apply_sql, difference
-from proxy.session.server import IDLE_STATUS, ServerConnection
+from proxy.session.server import FAILED_STATUS, IDLE_STATUS, ServerConnection
 from proxy.session.settings import PoolMode
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -92,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         "_pending_bytes",
         "_probe",
         "_replays_parse",
+        "_reset",
         "_server_paused",
         "_try_grant",
         "_unbounded",
@@ -149,6 +150,7 @@ class ClientConnection(asyncio.Protocol):
         self._unnamed_parse: bytes = NOTHING_KEPT
         self._replays_parse = False
         self._clears: SqlFacts = PLAIN
+        self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
         self._cancel_when_injected = False
         self._is_going_on = False
         self._server_paused = False
@@ -637,9 +639,8 @@ class ClientConnection(asyncio.Protocol):
         self, server: ServerConnection, seen: Examination, buffer: bytes, facts: Sequence[Fact]
     ) -> bool:
         """Decide before forwarding what would leave session state. False: it was refused and answered."""
-        if seen.clearing is not PLAIN and server.owes_only_ours and len(seen.awaited) == 1 and seen.whole:
-            self._clears = seen.clearing
-            server.tells_ready = True
+        if seen.clearing is not PLAIN:
+            self._expect_clearing(server, seen)
         if not seen.pins:
             return True
         if not self._unbounded and not self.session_hold:
@@ -653,40 +654,56 @@ class ClientConnection(asyncio.Protocol):
         self.pins |= seen.pins
         return True
 
+    def _expect_clearing(self, server: ServerConnection, seen: Examination) -> None:
+        """Once it is answered, pins may go, and what a RESET took of the client's startup parameters comes back."""
+        found, own = seen.clearing, self.identity.parameters.keys()
+        if server.owes_only_ours and len(seen.awaited) == 1 and seen.whole:
+            self._clears = found
+            server.tells_ready = True
+        if found.resets_parameters or found.resets & own:
+            self._reset |= own if found.resets_parameters else found.resets & own
+            server.tells_ready = True
+
     def ready(self, failed: bool) -> None:
-        """The statement that clears session state was answered."""
+        """The statement that clears session state was answered, or one that was sent before or behind it."""
         server, found = self.server, self._clears
         assert server is not None, "the server tells its holder"
-        server.tells_ready = False
         self._clears = PLAIN
-        if failed or server.last_status != IDLE_STATUS:
-            return
-        if self.pins and found.clears:
+        if self.pins and found.clears and not failed and server.last_status == IDLE_STATUS:
             self.pins -= found.clears
             if not self.pins and not self.session_hold:
                 self._unbounded = False
                 self._desk.gate.unpin(self.id)
-        if found.resets_parameters or found.resets:
-            self._restore_startup_parameters(server, found)
+        # Nothing can be sent ahead of what is under way already, and nothing succeeds in a failed transaction.
+        if self._reset and not server.awaiting and server.last_status != FAILED_STATUS:
+            names, self._reset = self._reset, frozenset()
+            self._restore_startup_parameters(server, names)
+        server.tells_ready = bool(self._reset)
 
-    def _restore_startup_parameters(self, server: ServerConnection, found: SqlFacts) -> None:
+    def _restore_startup_parameters(self, server: ServerConnection, names: frozenset[str]) -> None:
         """RESET must bring back what the client started with, not what the server connection was dialled with."""
         table = self.pool.table
         own = table.settings_or_none(self.identity.parameters)
-        if own is not None and not found.resets_parameters:
-            values = {name: own.values[name] for name in found.resets if name in own.values}
-            own = table.intern({**server.settings.values, **values})
-        if own is None or own is server.settings:
+        if own is None:
             return
-        told = server.settings.values
+        # What the server does not report it has lost now, and this connection must not go on under that name.
+        kept = {n: v for n, v in server.settings.values.items() if table.is_reported(n) or n not in names}
+        server.settings = table.intern(kept)
+        neutral = table.neutral.values
+        lost = {name: own.values[name] for name in names if kept.get(name) == neutral.get(name)}
+        want = table.intern({**kept, **lost})
+        changes = difference(server.settings, want)
+        if not changes:
+            return
         self.transport.write(
             b"".join(
-                messages.parameter_status(name, own.values[name.lower()])
+                messages.parameter_status(name, lost[name.lower()])
                 for name in table.reported
-                if own.values.get(name.lower(), "") != told.get(name.lower(), "")
+                if lost.get(name.lower(), kept.get(name.lower())) != kept.get(name.lower())
             )
         )
-        server.transport.write(server.inject(apply_sql(difference(server.settings, own)), want=own))
+        in_block = server.last_status != IDLE_STATUS
+        server.transport.write(server.inject(apply_sql(changes, in_block=in_block), want=want))
 
     def _refuse_in_transaction(
         self, server: ServerConnection, error: ErrorFields, buffer: bytes, facts: Sequence[Fact]

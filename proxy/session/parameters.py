@@ -126,13 +126,14 @@ def difference(have: Settings, want: Settings) -> list[tuple[str, str | None]]:
     return changes
 
 
-def apply_sql(changes: list[tuple[str, str | None]]) -> str:
+def apply_sql(changes: list[tuple[str, str | None]], *, in_block: bool = False) -> str:
     """One simple query that applies `changes` or leaves the connection in a failed transaction.
 
     A failed transaction refuses whatever the client sent behind it, so nothing of the client's runs under settings
-    that are not its own.
+    that are not its own. `in_block`: a transaction of the client's is open and goes on.
     """
-    return ";".join(["BEGIN", *(_set_statement(name, value) for name, value in changes), "COMMIT"])
+    statements = [_set_statement(name, value) for name, value in changes]
+    return ";".join(statements if in_block else ["BEGIN", *statements, "COMMIT"])
 
 
 def _set_statement(name: str, value: str | None) -> str:

@@ -38,6 +38,7 @@ _WANTED_AT_LOGIN: Final = _WANTED + bytes(
 _MAX_HELD: Final = 64 * 1024
 
 IDLE_STATUS: Final = 0x49  # "I" of ReadyForQuery: no transaction is open
+FAILED_STATUS: Final = 0x45  # "E": a failed transaction waits for its end
 INJECTED: Final = 0  # awaited beside the client's own message types: ours, swallowed up to its ReadyForQuery
 
 

@@ -39,7 +39,7 @@ class SqlFacts:
 
     `pin` is the first thing in it that cannot be followed, `further_pins` are the others, `pins` all of them. `clears`
     is what would be gone after it: nothing that the same text sets again behind, nothing that it rolls back.
-    `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are followed parameters set back one by one, lower case.
+    `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are parameters set back one by one, lower case.
     """
 
     pin: PinReason | None = None
@@ -138,9 +138,10 @@ class Inspection:
                 self._set_spelt(words[len(spelling) :], reason)
                 return
         name, value = _parameter_name(words)
+        self._resets |= {name} if _is_default(value) else set()
         if name in self._followed and not _may_name_temporary_schema(name, value):
-            self._resets |= {name} if _is_default(value) else set()
-        elif name not in _OF_ONE_TRANSACTION:
+            return
+        if name not in _OF_ONE_TRANSACTION:
             self.pin(_PINNING_PARAMETERS.get(name, PinReason.SET))
 
     def _set_spelt(self, value: list[Token], reason: PinReason) -> None:
@@ -161,7 +162,7 @@ class Inspection:
         name, _ = _parameter_name(words)
         if name in _PINNING_PARAMETERS:
             self._clear({_PINNING_PARAMETERS[name]})
-        elif name in self._followed:
+        else:  # one that is not followed may still stand in the client's startup packet
             self._resets |= {name}
 
     def _discard(self, statement: list[Token]) -> None:

@@ -451,6 +451,79 @@ def test_parameters_follow_their_connection_and_no_other(way: Way) -> None:
     assert [row[0] for row in seen[:3]] == ["Asia/Tokyo", seen[1][0], "America/Lima"]
 
 
+RESETS = ("RESET work_mem", "RESET TimeZone", "RESET ALL", "DISCARD ALL", "SET work_mem TO DEFAULT")
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_reset_leads_back_to_where_the_connection_started(way: Way, reset: str) -> None:
+    """And the next client that starts with the same finds it. A RESET of what the server does not report went unseen
+    once: the server connection passed on without the value, still held to be one that has it."""
+    options = "-c TimeZone=Asia/Tokyo -c work_mem=7MB -c search_path=pg_catalog"
+
+    def shown(connection: Connection) -> list[Any]:
+        names = ("TimeZone", "work_mem", "search_path", "application_name")
+        return [connection.execute(f"SHOW {name}").fetchone() for name in names]
+
+    def work(way: Way) -> Any:
+        with connect(way, autocommit=True, options=options) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(reset)
+            first = shown(connection)
+        with connect(way, autocommit=True, options=options) as connection:
+            return first, shown(connection), connection.info.parameter_status("TimeZone")
+
+    first, *_ = same_as_direct(way, work)
+    assert first[1:3] == [("7MB",), ("pg_catalog",)]
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+def test_a_reset_in_a_transaction_ends_with_it(way: Way, ending: str) -> None:
+    def work(way: Way) -> Any:
+        with connect(way, options="-c TimeZone=Asia/Tokyo") as connection:
+            connection.execute("SET TimeZone = 'America/Lima'")
+            connection.commit()
+            connection.execute("RESET TimeZone")
+            during = connection.execute("SHOW TimeZone").fetchone()
+            getattr(connection, ending)()
+            return during, connection.execute("SHOW TimeZone").fetchone(), connection.info.parameter_status("TimeZone")
+
+    assert same_as_direct(way, work)[0] == ("Asia/Tokyo",)
+
+
+def test_what_is_sent_before_a_reset_is_answered_does_not_end_the_connection(way: Way) -> None:
+    """The proxy's own SET had to go ahead of everything else; it met what was under way already, and that was the end
+    of the connection. Now it waits. What was under way meanwhile still runs under the server's own value."""
+
+    def work(way: Way) -> Any:
+        with connect(way, autocommit=True, options="-c TimeZone=Asia/Tokyo") as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            pipeline = connection.pgconn
+            pipeline.enter_pipeline_mode()
+            for batch in ([b"SELECT pg_sleep(0.1)", b"RESET TimeZone"], [b"SELECT 'more'"]):
+                for query in batch:
+                    pipeline.send_query_params(query, None)
+                pipeline.pipeline_sync()
+                pipeline.flush()
+            values = results_of_pipeline(pipeline, syncs=2)
+            pipeline.exit_pipeline_mode()
+            return values, connection.execute("SHOW TimeZone").fetchone()
+
+    assert same_as_direct(way, work) == ([b"", b"more"], ("Asia/Tokyo",))
+
+
+def results_of_pipeline(connection: psycopg.pq.abc.PGconn, *, syncs: int) -> list[bytes | None]:
+    """The first value of every result with rows, up to the answer to so many Syncs."""
+    values = []
+    while syncs:
+        result = connection.get_result()
+        assert connection.status == psycopg.pq.ConnStatus.OK, connection.error_message
+        if result is not None and result.status == psycopg.pq.ExecStatus.TUPLES_OK:
+            values.append(result.get_value(0, 0))
+        elif result is not None and result.status == psycopg.pq.ExecStatus.PIPELINE_SYNC:
+            syncs -= 1
+    return values
+
+
 def test_a_reset_gives_the_slot_back(transaction_way: Way) -> None:
     """RESET puts back what the client started with, and the proxy's own SET for that is the last thing to be answered.
     It once ended nothing: the idle client kept its slot until its next statement."""

@@ -141,7 +141,6 @@ def test_what_cannot_be_followed_pins(text, reason):
         'DEALLOCATE "all"',
         "UNLISTEN jobs",
         "DISCARD PLANS",
-        "RESET search_path",
         "ALTER ROLE bob SET search_path = a",
         "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END",
         "CREATE RULE r AS ON INSERT TO t DO ALSO (NOTIFY a; NOTIFY b)",
@@ -215,10 +214,12 @@ def test_what_resets_all_parameters_says_so(text, resets):
         ("RESET TIME ZONE", {"timezone"}),
         ("SET TIME ZONE LOCAL", {"timezone"}),
         ("SET NAMES", {"client_encoding"}),
+        ("RESET work_mem", {"work_mem"}),
+        ("RESET search_path", {"search_path"}),
         ("SET application_name TO DEFAULT; SET DateStyle = DEFAULT", {"application_name", "datestyle"}),
     ],
 )
-def test_followed_parameters_that_go_back_to_their_default_are_named(text, names):
+def test_parameters_that_go_back_to_their_default_are_named(text, names):
     facts = inspect_sql(text.encode())
     assert (facts.pin, facts.resets) == (None, names)
 

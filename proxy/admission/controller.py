@@ -59,6 +59,11 @@ class Controller:
     def has_class(self, class_name: str) -> bool:
         return class_name in self._ledger.accounts
 
+    def held_unused(self, class_name: str, now: float) -> int:
+        """Slots that are held for the class at this moment and that it does not use."""
+        account = self._ledger.account(class_name)
+        return max(0, rule.held_part(account, now) - account.used)
+
     def snapshot(self, now: float) -> Snapshot:
         return take_snapshot(self._ledger, now)
 

@@ -288,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
         self._unbounded = False
         self._granted_at = self._asked_at = now
         self._measures.wait_granted.counts[0] += 1
-        server = self.pool.take_idle_or_none(settings)
+        server = self.pool.take_idle_or_none(settings, self.class_name)
         if server is not None and server.settings is settings and now < server.check_from:
             self.phase = _LINKED
             self.server = server
@@ -616,8 +616,10 @@ class ClientConnection(asyncio.Protocol):
 
     def reclassify(self) -> None:
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
+        self._desk.pool_left(self)
         self.class_name = self._desk.classify(self.identity, name)
         self._measures = self._desk.measures.of(self.class_name)
+        self._desk.pool_joined(self)
 
     def _settings_changed(self, settings: Settings) -> None:
         """The client changed a parameter. A new application_name counts from the next transaction on."""

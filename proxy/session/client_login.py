@@ -7,11 +7,13 @@ Source: PostgreSQL manual, "Start-up", "Canceling Requests in Progress", "SSL Se
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from proxy.session import refusals
 from proxy.session.client import ClientConnection
 from proxy.session.frontdesk import Frontdesk, Identity
+from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
 from proxy.session.transports import set_up
 from proxy.wire import messages
@@ -36,13 +38,18 @@ class ClientLoginProtocol(asyncio.Protocol):
     """The protocol object of a client that is not authenticated yet."""
 
     __slots__ = (
+        "_client",
         "_cursor",
         "_desk",
         "_is_encrypted",
+        "_is_lost",
         "_login",
         "_reader",
         "_startup",
+        "_steps_queued",
         "_timer",
+        "_urgency",
+        "_who",
         "transport",
     )
 
@@ -52,7 +59,12 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._startup: StartupMessage | None = None
         self._login: ClientLogin | None = None
         self._cursor: Cursor | None = None
+        self._client: ClientConnection | None = None
         self._is_encrypted = False
+        self._is_lost = False
+        self._steps_queued = 0
+        self._urgency = 0
+        self._who: Identity | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,10 +76,36 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._timer = desk.loop.call_later(desk.settings.listen.login_timeout_seconds, self._timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
         self._stop_timer()
-        self._desk.connected -= 1
+        if self._client is not None:
+            self._client.connection_lost(exc)
+        else:
+            self._desk.connected -= 1
 
     def data_received(self, data: bytes) -> None:
+        self._queue_step(partial(self._take, data))
+
+    def _queue_step(self, work: Callable[[], None]) -> None:
+        self._steps_queued += 1
+        self._desk.pacer.run(LoginStep(self._urgency, partial(self._step, work)))
+
+    def _step(self, work: Callable[[], None]) -> None:
+        self._steps_queued -= 1
+        if self._is_lost or self.transport.is_closing():
+            return
+        work()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """The socket belongs to the client once nothing of it is queued here: its bytes must not change places."""
+        if self._client is not None and not self._steps_queued and not self.transport.is_closing():
+            self.transport.set_protocol(self._client)
+
+    def _take(self, data: bytes) -> None:
+        if self._client is not None:
+            self._client.data_received(data)
+            return
         try:
             if self._cursor is None:
                 self._startup_bytes(data)
@@ -103,10 +141,13 @@ class ClientLoginProtocol(asyncio.Protocol):
         packet, rest = parse_startup_packet(packet_bytes), self._reader.rest
         self._reader = StartupReader(self._desk.settings.limits.max_startup_bytes)
         if isinstance(packet, StartupMessage):
-            self._begin_login(packet, rest)
+            # Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers.
+            identity = self._identity(packet)
+            self._urgency = self._desk.behaviour(self._desk.classify(identity, identity.application_name)).priority
+            self._queue_step(partial(self._begin_login, packet, identity, rest))
         elif isinstance(packet, CancelRequest):
             self._cancel(packet)
-        elif rest:
+        elif rest or self._steps_queued:
             raise ProtocolViolation("bytes follow a request for encryption before it was answered")
         elif isinstance(packet, GSSENCRequest):
             self.transport.write(b"N")
@@ -150,13 +191,13 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
-    def _begin_login(self, startup: StartupMessage, rest: bytes) -> None:
+    def _begin_login(self, startup: StartupMessage, identity: Identity, rest: bytes) -> None:
         desk = self._desk
         refusal = self._refusal_before_login()
         if refusal is not None:
             self._fail(refusal)
             return
-        self._startup = startup
+        self._startup, self._who = startup, identity
         if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
             minor = min(startup.minor, NEWEST_MINOR_VERSION)
             negotiate = messages.negotiate_protocol_version(minor, startup.unsupported_protocol_options)
@@ -167,8 +208,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._cursor = login_cursor()
         self._after(self._login, self._login.start())
         if rest and not self.transport.is_closing():
-            # What came in the same segment; by trust the client is logged in already and has another protocol.
-            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]  # any stream protocol
+            self._take(rest)  # what came in the same segment; by trust the client is logged in already
 
     def _refusal_before_login(self) -> ErrorFields | None:
         listen = self._desk.settings.listen
@@ -217,14 +257,15 @@ class ClientLoginProtocol(asyncio.Protocol):
         if startup.replication:
             self._fail(refusals.no_replication())
             return
-        identity = self._identity(startup)
+        identity = self._who
+        assert identity is not None, "set with the startup packet"
         self._stop_timer()
         self.transport.write(reply + messages.authentication_ok())
         pool = desk.registry.pool(identity.database, identity.user)
         if login.credentials != Credentials() or pool.credentials is None:
             pool.credentials = login.credentials
         client = ClientConnection(desk, identity, self.transport, desk.next_client_id(), self._ended)
-        self.transport.set_protocol(client)
+        self._client = client
         desk.client_entered(client)
         client.enter()
 

@@ -7,7 +7,7 @@ Does not know: listening sockets and logins (`listener`, `client_login`), how se
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
@@ -20,6 +20,7 @@ from proxy.session.cancel import CancelKeys, Canceller
 from proxy.session.client import ClientConnection
 from proxy.session.gate import Door, Gate
 from proxy.session.measures import Measures
+from proxy.session.pacing import LoginPacer
 from proxy.session.pool import Registry
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup
@@ -75,12 +76,14 @@ class Frontdesk:
         self.keys = CancelKeys()
         self.canceller = Canceller(registry.connector, measures, tasks)
         self.clients: set[ClientConnection] = set()
+        self.pacer = LoginPacer(loop)
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
         self.unmatched: dict[str, tuple[int, float]] = {}
         self.unmatched_clients = 0
         self._ids = count(1)
+        registry.idle_kept_from = self.idle_kept_from
         self._drained: asyncio.Event | None = None
 
     def next_client_id(self) -> ClientId:
@@ -107,6 +110,26 @@ class Frontdesk:
         value: str | None = getattr(identity, key)
         return value
 
+    @staticmethod
+    def pool_joined(client: ClientConnection) -> None:
+        client.pool.clients[client.class_name] += 1
+
+    @staticmethod
+    def pool_left(client: ClientConnection) -> None:
+        counts = client.pool.clients
+        counts[client.class_name] -= 1
+        if not counts[client.class_name]:
+            del counts[client.class_name]
+
+    def idle_kept_from(self, class_name: str, present: Collection[str]) -> int:
+        """Idle connections that `class_name` leaves alone: what is held for more urgent classes and not in use."""
+        urgency, controller, now = self.behaviour(class_name).priority, self.gate.controller, self.now()
+        return sum(
+            controller.held_unused(other, now)
+            for other in present
+            if self.behaviour(other).priority < urgency and controller.has_class(other)
+        )
+
     def note_unmatched(self, application_name: str) -> None:
         """A client matched no class. Names are chosen by clients, so only the first are listed."""
         self.unmatched_clients += 1
@@ -116,6 +139,7 @@ class Frontdesk:
 
     def client_entered(self, client: ClientConnection) -> None:
         self.clients.add(client)
+        self.pool_joined(client)
         identity = client.identity
         found = self.classifier.classify(identity.application_name, identity.user, identity.database, identity.address)
         if not found.matched:
@@ -123,6 +147,7 @@ class Frontdesk:
 
     def client_left(self, client: ClientConnection) -> None:
         self.clients.discard(client)
+        self.pool_left(client)
         self.keys.withdraw(client.process_id)
         self.door.left(client.id)
         if self.draining:

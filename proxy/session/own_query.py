@@ -32,6 +32,7 @@ class OwnQuery:
     def __init__(self, pool: Pool, sql: str, *, timeout_seconds: float) -> None:
         self.settings: Settings | None = None
         self.urgency = 0
+        self.class_name = "internal"
         self._pool = pool
         self._sql = sql
         self._timeout_seconds = timeout_seconds

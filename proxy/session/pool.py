@@ -10,7 +10,8 @@ is closed first and counts until it is gone.
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Final, Protocol
 
 import structlog
@@ -38,6 +39,7 @@ class Granted(Protocol):
     """A holder of a slot that waits here for its server connection."""
 
     settings: Settings | None
+    class_name: str
 
     @property
     def urgency(self) -> int: ...
@@ -72,6 +74,7 @@ class Registry:
         self.connections: set[ServerConnection] = set()
         self.pools: dict[tuple[str, str], Pool] = {}
         self.on_unresponsive: UnresponsiveHandler | None = None
+        self.idle_kept_from: IdleKeeper = _keep_nothing
         self._waiting_for_room: list[Pool] = []
         self._evicting: set[ServerConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -202,6 +205,16 @@ class Registry:
             self._sweep = None
 
 
+class IdleKeeper(Protocol):
+    """How many idle connections a class leaves to more urgent ones among those whose clients use the same pool."""
+
+    def __call__(self, class_name: str, present: Collection[str]) -> int: ...
+
+
+def _keep_nothing(class_name: str, present: Collection[str]) -> int:
+    return 0
+
+
 class UnresponsiveHandler(Protocol):
     """Called for a connection that did not go away in time: it must be counted until the server says it is gone."""
 
@@ -223,6 +236,8 @@ class Pool:
         self.check_after_seconds = registry.settings.check_after_seconds
         self.credentials: Credentials | None = None
         self.tries_while_down = False  # true for the pool of the proxy's own queries
+        self.idle_count = 0
+        self.clients: Counter[str] = Counter()  # logged-in clients of this pool by class
         self._by_settings: dict[Settings, dict[ServerConnection, None]] = {}
         self._wanting: UrgentQueue[Granted] = UrgentQueue()
         self._asked = 0  # dials under way or waiting for room; at least one for each that wants
@@ -230,22 +245,35 @@ class Pool:
 
     # -- handing out and taking back ---------------------------------------------------------------------------------
 
-    def take_idle_or_none(self, settings: Settings) -> ServerConnection | None:
+    def take_idle_or_none(self, settings: Settings, class_name: str) -> ServerConnection | None:
         """The most recently used idle connection, one that already has `settings` where there is one."""
+        if self._is_kept_from(class_name):
+            return None
         group = self._by_settings.get(settings)
         if group is None:
             if not self._by_settings:
                 return None
             settings, group = next(reversed(self._by_settings.items()))
         server = group.popitem()[0]
+        self.idle_count -= 1
         if not group:
             del self._by_settings[settings]
         return server
 
-    def put_idle(self, server: ServerConnection) -> None:
+    def _is_kept_from(self, class_name: str) -> bool:
+        """The idle connections are warm ones of more urgent classes, and there is room to dial another.
+
+        Without this a burst of bulk work would take them all at its first moment, and customers would wait for dials.
+        """
+        registry = self.registry
+        if len(self.clients) <= 1 or registry.count >= registry.total:
+            return False
+        return self.idle_count <= registry.idle_kept_from(class_name, self.clients)
+
+    def put_idle(self, server: ServerConnection, *, is_new: bool = False) -> None:
         """A clean connection comes back, or a dial succeeded. The next in need gets it, else it idles."""
         is_retired = server.retire_at < server.idle_since
-        if self._wanting and not is_retired:
+        if self._wanting and not is_retired and (is_new or not self._is_kept_from(self._wanting.first().class_name)):
             self._wanting.popleft().server_ready(server)
             return
         if is_retired or self.registry.is_over_total:
@@ -255,6 +283,7 @@ class Pool:
         if group is None:
             group = self._by_settings[server.settings] = {}
         group[server] = None
+        self.idle_count += 1
         if self.registry.room_is_wanted:
             self.registry.make_room()
 
@@ -262,7 +291,7 @@ class Pool:
         """`granted.server_ready` or `server_failed` is called, possibly before this returns."""
         down = self.registry.connector.down
         if down is None or not self.tries_while_down:  # only a login tells that logins are possible again
-            server = self.take_idle_or_none(granted.settings or self.table.neutral)
+            server = self.take_idle_or_none(granted.settings or self.table.neutral, granted.class_name)
             if server is not None:
                 granted.server_ready(server)
                 return
@@ -310,7 +339,7 @@ class Pool:
         self._dialling -= 1
         self._asked -= 1
         self._start_life(server)
-        self.put_idle(server)
+        self.put_idle(server, is_new=True)
 
     async def _connect(self) -> ServerConnection:
         registry, connector = self.registry, self.registry.connector
@@ -410,6 +439,7 @@ class Pool:
         for settings, group in self._by_settings.items():
             if server in group:
                 del group[server]
+                self.idle_count -= 1
                 if not group:
                     del self._by_settings[settings]
                 return True

@@ -137,7 +137,10 @@ class ClientConnection(asyncio.Protocol):
         self.pins: frozenset[PinReason] = frozenset()
         self.holds_slot = False
         self.process_id = 0
-        self._cursor = client_cursor(WANTED, max_held_bytes=desk.settings.limits.max_inspected_bytes)
+        limits = desk.settings.limits
+        self._cursor = client_cursor(
+            WANTED, max_held_bytes=limits.max_inspected_bytes, max_message_bytes=limits.max_message_bytes
+        )
         self._dialect = Dialect()
         self._local: LocalAnswers | None = None
         self._pending: list[tuple[bytes, Sequence[Fact]]] = []

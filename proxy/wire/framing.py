@@ -27,7 +27,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from proxy.wire import messages
-from proxy.wire._types import DEFAULT_MAX_HELD_BYTES, NO_FACTS, Fact
+from proxy.wire._types import DEFAULT_MAX_HELD_BYTES, DEFAULT_MAX_MESSAGE_BYTES, NO_FACTS, Fact
 
 if TYPE_CHECKING or os.environ.get("PGHEADROOM_PLAIN") == "1":
     from proxy.wire._plain import Cursor
@@ -74,13 +74,24 @@ SMALL_FRONTEND_TYPES: Final = bytes(
 )
 
 
-def client_cursor(wanted: bytes, *, max_held_bytes: int = DEFAULT_MAX_HELD_BYTES) -> Cursor:
+def client_cursor(
+    wanted: bytes,
+    *,
+    max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+) -> Cursor:
     """A cursor over what a logged-in client sends, with the server's own bounds on small messages.
 
     Password messages are not among its types: after the login they are a violation, as they are to the server.
     """
     known = FRONTEND_TYPES.replace(bytes((messages.PASSWORD_MESSAGE,)), b"")
-    return Cursor(wanted, known=known, small=SMALL_FRONTEND_TYPES, max_held_bytes=max_held_bytes)
+    return Cursor(
+        wanted,
+        known=known,
+        small=SMALL_FRONTEND_TYPES,
+        max_held_bytes=max_held_bytes,
+        max_message_bytes=max_message_bytes,
+    )
 
 
 def login_cursor(wanted: bytes = bytes((messages.PASSWORD_MESSAGE, messages.TERMINATE))) -> Cursor:

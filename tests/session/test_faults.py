@@ -128,7 +128,6 @@ async def test_more_clients_than_may_connect_are_refused(run_proxy: RunProxy) ->
     await proxy.connect()
 
 
-@pytest.mark.xfail(strict=True, reason="client_cursor has no parameter for limits.max_message_bytes yet")
 @pytest.mark.parametrize("in_transaction", [False, True])
 async def test_an_over_long_message_is_an_error_and_the_end(run_proxy: RunProxy, in_transaction: bool) -> None:
     proxy = await run_proxy(limits={"max_message_bytes": 20_000}, **ONE_SLOT)

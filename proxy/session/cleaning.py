@@ -18,6 +18,8 @@ from proxy.session.pool import Pool
 from proxy.session.server import IDLE_STATUS, ServerConnection
 from proxy.wire.messages import ErrorFields
 
+_CANCEL_AGAIN_SECONDS: Final = (0.25, 30.0)  # the first pause, and the longest
+
 
 class Nowhere:
     """Takes the place of the transport of a client that has left."""
@@ -95,10 +97,20 @@ class Cleaning:
     def _end(self) -> None:
         self._stop_timer()
         server = self._server
-        server.on_gone = self._over
+        server.on_gone = self._gone
         if server.awaiting and server.process_id:
-            self._canceller.cancel(server)
+            self._cancel_until_gone(_CANCEL_AGAIN_SECONDS[0])
         self._pool.close(server)
+
+    def _cancel_until_gone(self, pause_seconds: float) -> None:
+        """Again and again: a server forgets a cancel that overtakes its query, and reads Terminate only after it."""
+        self._canceller.cancel(self._server)
+        longer = min(2 * pause_seconds, _CANCEL_AGAIN_SECONDS[1])
+        self._timer = self._pool.registry.loop.call_later(pause_seconds, self._cancel_until_gone, longer)
+
+    def _gone(self) -> None:
+        self._stop_timer()
+        self._over()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

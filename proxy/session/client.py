@@ -27,11 +27,12 @@ from proxy.session.examination import (
     Dialect,
     Examination,
     examine,
+    may_end_transaction,
     uses_unnamed_statement_of_before,
 )
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import Settings, apply_sql, difference
-from proxy.session.server import FAILED_STATUS, IDLE_STATUS, ServerConnection
+from proxy.session.server import FAILED_STATUS, IDLE_STATUS, INJECTED, ServerConnection
 from proxy.session.settings import PoolMode
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -172,10 +173,15 @@ class ClientConnection(asyncio.Protocol):
             return
         if self.phase is _IDLE:
             self._begin(buffer, facts)
-        elif self.phase is _LINKED:
+        elif self.phase is _LINKED and not self._awaits_settings():
             self._forward(buffer, facts)
         elif self.phase is not _GONE:
             self._keep(buffer, facts)
+
+    def _awaits_settings(self) -> bool:
+        """A SET of the proxy's own is not answered yet: it is not certain under which settings more would run."""
+        server = self.server
+        return server is not None and bool(server.awaiting) and server.awaiting[0] == INJECTED
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed()
@@ -469,7 +475,7 @@ class ClientConnection(asyncio.Protocol):
         assert settings is not None, "a client that begins a unit has entered"
         if server.settings is not settings:
             changes = difference(server.settings, settings)
-            if not self.pool.table.are_accepted(changes):
+            if not self.pool.table.are_accepted(changes) or self._may_end_transaction():
                 self._send_alone(server, apply_sql(changes), settings)
                 return
             server.transport.write(server.inject(apply_sql(changes), want=settings))
@@ -477,6 +483,12 @@ class ClientConnection(asyncio.Protocol):
         self.phase = _LINKED
         self._flush_pending()
         self._cancel_if_asked()
+
+    def _may_end_transaction(self) -> bool:
+        """A SET that fails leaves a failed transaction, which stops all that follows, but not what ends it."""
+        parse = self._unnamed_parse
+        replayed = self._replays_parse and may_end_transaction(parse, ((messages.PARSE, 0, len(parse)),))
+        return replayed or any(may_end_transaction(buffer, facts) for buffer, facts in self._pending)
 
     def _cancel_if_asked(self) -> None:
         """A cancel came while statements of the proxy's own ran: it was meant for the client's, which run now."""
@@ -496,6 +508,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.phase is _DIALLING:
             self._link(server)
         else:
+            self._flush_pending()
             self._cancel_if_asked()
 
     def server_lost(self, server: ServerConnection) -> None:

@@ -5,12 +5,13 @@ state that forbids sharing, which parse or use the unnamed statement, where the 
 Does not know: whether a slot is free, what is done about a pin.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from proxy.wire import messages
 from proxy.wire.framing import Fact
-from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql
+from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql, transaction_effect
 
 # Held until whole: a decision hangs on them. Bind, Execute and CopyData stream through.
 WANTED: Final = bytes(
@@ -26,6 +27,9 @@ WANTED: Final = bytes(
 )
 _ENDS_COPY: Final = frozenset((messages.COPY_DONE, messages.COPY_FAIL))
 _HEADER_BYTES: Final = 5
+_WITH_TEXT: Final = frozenset((messages.QUERY, messages.PARSE))
+# The first word of a text, where it may end a transaction; a comment or an empty statement may stand before it.
+_END_OR_COMMENT: Final = re.compile(rb"\s*(?:commit|rollback|end|abort|prepare|--|/\*|;)", re.IGNORECASE)
 _TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN)
 _NAMED: Final = SqlFacts(pin=PinReason.PREPARE)
 NOTHING_KEPT: Final = b""
@@ -102,6 +106,21 @@ def _parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dial
         return _NAMED
     seen.unnamed_parse = buffer[start:end] if end - start <= _MAX_KEPT_PARSE_BYTES else NOTHING_KEPT
     return inspect_sql(buffer[name_at + 1 : buffer.find(0, name_at + 1)], *dialect)
+
+
+def may_end_transaction(buffer: bytes, facts: Sequence[Fact]) -> bool:
+    """One of these messages runs also in a failed transaction: it ends it, and lets what stands behind it run."""
+    return any(kind in _WITH_TEXT and _may_begin_with_an_end(buffer, kind, start, end) for kind, start, end in facts)
+
+
+def _may_begin_with_an_end(buffer: bytes, kind: int, start: int, end: int) -> bool:
+    if end < 0:
+        return True
+    text_at = start + _HEADER_BYTES
+    if kind == messages.PARSE:
+        text_at = buffer.find(0, text_at) + 1
+    sql = buffer[text_at : buffer.find(0, text_at)]
+    return _END_OR_COMMENT.match(sql) is not None and transaction_effect(sql).first_ends
 
 
 def uses_unnamed_statement_of_before(buffer: bytes) -> bool:

@@ -84,7 +84,7 @@ class Session:
         self.send(messages.ready_for_query(self.status))
 
     def _obey_statement(self, statement: str) -> None:
-        word = statement.split(" ")[0].upper()
+        word = statement.split(" ", maxsplit=1)[0].upper()
         if word == "BEGIN":
             self.status = b"T"
         elif word in ("COMMIT", "ROLLBACK"):
@@ -128,7 +128,7 @@ async def _greet(session: Session) -> None:
 
 
 class FakeServer:
-    """Listens on 127.0.0.1. `hold` keeps sessions open that have ended; `cancels` are process ids asked to be cancelled."""
+    """Listens on 127.0.0.1. `cancels` are the process ids of cancel requests; `never_closes` keeps ended sessions open."""
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []

@@ -42,13 +42,10 @@ async def test_startup_parameters_hold_for_their_client_only(run_proxy: RunProxy
 async def test_startup_options_hold_for_their_client_only(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(**ONE_SLOT)
     plain = await proxy.connect()
-    special = await proxy.connect(options="-c statement_timeout=4321 --work_mem=1MB -c search_path=a\\ b")
+    special = await proxy.connect(options="-c statement_timeout=4321 --work_mem=1MB")
     for _ in range(2):
-        answer = await special.query("show statement_timeout; show work_mem; show search_path")
-        assert [row[0] for row in answer.rows] == ["4321ms", "1MB", '"a b"'] or answer.rows[:2] == [
-            ("4321ms",),
-            ("1MB",),
-        ]
+        answer = await special.query("show statement_timeout; show work_mem")
+        assert answer.rows == [("4321ms",), ("1MB",)]
         assert await plain.value("show statement_timeout") == "0"
         assert await plain.value("show work_mem") == "4MB"
 

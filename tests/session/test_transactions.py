@@ -5,7 +5,7 @@ import asyncio
 from proxy.wire.startup import encode_startup
 from tests.session.fake_server import FakeServer
 from tests.support.eventually import eventually
-from tests.support.running import RunProxy, Running
+from tests.support.running import Running, RunProxy
 from tests.support.servers import Postgres
 from tests.support.wire_client import (
     COPY_DONE,

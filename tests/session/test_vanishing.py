@@ -140,6 +140,32 @@ async def test_while_its_query_runs(run_proxy: RunProxy) -> None:
     await next_client_is_clean(proxy, other)
 
 
+async def test_while_its_query_runs_and_the_first_cancel_came_too_early(
+    fake_server: FakeServer, run_proxy: RunProxy
+) -> None:
+    """A server forgets a cancel that overtakes the query, and reads Terminate only behind it: the slot was lost for as
+    long as the query ran."""
+    cancelled = asyncio.Event()
+
+    async def count(_: int) -> None:
+        if len(fake_server.cancels) == 2:
+            cancelled.set()
+
+    async def slow(session: Session, kind: str, payload: bytes) -> None:
+        if payload == b"slow\0":
+            await cancelled.wait()
+        session.obey(kind, payload)
+
+    fake_server.on_cancel, fake_server.on_message = count, slow
+    proxy = await run_proxy(fake_server.url, **ONE_SLOT)
+    leaver = await proxy.connect()
+    await leaver.send(query("slow"))
+    await eventually(lambda: "slow" in fake_server.queries())
+    await leaver.abort()
+    await proxy.until_free()
+    assert len(fake_server.cancels) == 2
+
+
 async def test_in_the_middle_of_a_result(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(**ONE_SLOT)
     leaver, other = await proxy.connect(), await proxy.connect()

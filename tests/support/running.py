@@ -12,6 +12,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
@@ -104,7 +105,7 @@ class Running:
         """Until no slot is in use."""
         await eventually(lambda: self.controller.in_use == 0, but=self.leftovers)
 
-    # -- what must hold at the end of every test ------------------------------------------------------------------------
+    # -- what must hold at the end of every test ---------------------------------------------------------------------
 
     async def hang_up(self) -> None:
         for client in self.clients:
@@ -187,8 +188,7 @@ async def run_proxy(postgres: Postgres, tmp_path: Path) -> AsyncIterator[RunProx
     async with AsyncExitStack() as stack:
 
         async def run(upstream_url: str | None = None, **changes: Any) -> Running:
-            folder = tmp_path / f"proxy-{len(list(tmp_path.iterdir()))}"
-            folder.mkdir()
+            folder = Path(mkdtemp(dir=tmp_path))
             return await stack.enter_async_context(
                 running_proxy(upstream_url or postgres.url("app"), folder, **changes)
             )

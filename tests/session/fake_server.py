@@ -128,7 +128,7 @@ async def _greet(session: Session) -> None:
 
 
 class FakeServer:
-    """Listens on 127.0.0.1. `cancels` are the process ids of cancel requests; `never_closes` keeps ended sessions open."""
+    """Listens on 127.0.0.1. `cancels` are process ids of cancel requests; `never_closes` keeps ended sessions open."""
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []

@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
+import psycopg
+import pytest
+
 from proxy.admission.classes import ClassState
 from proxy.demo.postgres import EmbeddedPostgres
 from proxy.session.pool import Pool, Registry
@@ -15,10 +18,14 @@ MakePostgres = Callable[..., EmbeddedPostgres]
 
 
 async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
-    make_postgres: MakePostgres, run_proxy: RunProxy, monkeypatch: object
+    make_postgres: MakePostgres, run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server has exactly as many connections as the budget; a sampler counts, and so does every dial."""
-    server = await asyncio.to_thread(make_postgres, max_connections=8, superuser_reserved_connections=3)
+    """The server has exactly as many connections as the budget; a sampler counts, and so does every dial.
+
+    Of the nine, three stay free for superusers and one is the sampler's.
+    """
+    server = await asyncio.to_thread(make_postgres, max_connections=9, superuser_reserved_connections=3)
+    sampling = await psycopg.AsyncConnection.connect(server.superuser_url(), autocommit=True)
     proxy = await run_proxy(
         server.url("app"), budget={"total": 5}, classes={"all": {"limit": 4, "queue": {"max": 500}}}
     )
@@ -29,7 +36,7 @@ async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
         counts.append(registry.count + 1)
         dial(registry, pool)
 
-    monkeypatch.setattr(Registry, "_dial", counted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Registry, "_dial", counted)
     users = [("app", "app"), ("bulk", "app"), ("web", "app"), ("app", "postgres"), ("web", "postgres")]
     stop = asyncio.Event()
     seen: list[int] = []
@@ -37,7 +44,9 @@ async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
     async def sample() -> None:
         sql = "select count(*) from pg_stat_activity where usename in ('app', 'bulk', 'web')"
         while not stop.is_set():
-            seen.append(int(await asyncio.to_thread(server.psql, sql)))
+            row = await (await sampling.execute(sql)).fetchone()
+            assert row is not None
+            seen.append(row[0])
 
     async def work(number: int) -> None:
         user, database = users[number % len(users)]
@@ -55,9 +64,10 @@ async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
     await proxy.until_free()
     stop.set()
     await sampler
+    await sampling.close()
     assert max(seen) <= 5
     assert max(counts) <= 5
-    assert server.refusals_in_log() == 0
+    assert server.refusals_in_log() == 0, [line for line in server.log_text().splitlines() if "FATAL" in line]
 
 
 async def test_a_drain_lets_work_finish_and_tells_everybody_else(run_proxy: RunProxy) -> None:
@@ -107,12 +117,14 @@ async def test_a_reload_under_load_loses_nobody_and_its_limits_hold_afterwards(r
 
     tasks = [asyncio.create_task(work(client)) for client in clients]
     for limit, total in [(1, 2), (4, 5), (2, 3)] * 3:
+        served = proxy.measures.of("all").hold.count
+        await eventually(lambda served=served: proxy.measures.of("all").hold.count > served + 20)
         changes = proxy.reload(budget={"total": total}, classes={"all": {"limit": limit}})
         assert any("limit" in change for change in changes)
         await eventually(lambda limit=limit: proxy.controller.in_use <= limit)
         await eventually(lambda total=total: proxy.registry.count <= total)
     stop.set()
-    assert min(await asyncio.gather(*tasks)) > 0
+    await asyncio.gather(*tasks)
 
 
 async def test_a_reload_that_removes_a_class_moves_its_clients(run_proxy: RunProxy) -> None:

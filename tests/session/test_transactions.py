@@ -217,7 +217,7 @@ async def test_copy_by_the_extended_protocol_passes_through(run_proxy: RunProxy)
     proxy = await run_proxy()
     client = await proxy.connect()
     await client.query("create table copied_extended (n int)")
-    for ahead in (SYNC, b""):
+    for ahead in (SYNC, SYNC + SYNC, b""):
         await client.send(parse("copy copied_extended from stdin"), bind(), execute(), ahead or FLUSH)
         assert (await client.answer("G")).kinds == "12G"
         await client.send(copy_data(b"1\n2\n"))
@@ -225,7 +225,7 @@ async def test_copy_by_the_extended_protocol_passes_through(run_proxy: RunProxy)
         answer = await client.answer()
         assert (answer.tags, answer.status) == (["COPY 2"], "I")
         assert proxy.controller.in_use == 0
-    assert await client.value("select count(*) from copied_extended") == "4"
+    assert await client.value("select count(*) from copied_extended") == "6"
     await client.query("drop table copied_extended")
 
 

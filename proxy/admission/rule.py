@@ -147,6 +147,10 @@ def is_below_its_pinned_limit(account: Account) -> bool:
     return account.pinned + 1 <= account.pinned_limit()
 
 
+def owes_a_slot(account: Account) -> bool:
+    return account.debt > 0 and account.used >= account.reserved
+
+
 def budget_has_a_free_slot(ledger: Ledger) -> bool:
     return ledger.in_use + 1 <= ledger.total
 
@@ -168,7 +172,7 @@ def fits_without_lent_slots(account: Account, look: Look) -> bool:
 
 
 def may_take_a_slot(account: Account, look: Look, unbounded: bool) -> bool:
-    """The rule. A class in debt for a pin seen too late borrows nothing either, until it is repaid."""
+    """The rule. Until a pin seen too late is repaid its class borrows nothing either; its own slots stay its own."""
     return (
         is_running(account)
         and is_below_its_limit(account)
@@ -176,7 +180,7 @@ def may_take_a_slot(account: Account, look: Look, unbounded: bool) -> bool:
         and (not unbounded or is_below_its_pinned_limit(account))
         and fits_what_is_held(account, look)
         and fits_the_floors(account, look)
-        and (not (unbounded or account.debt) or fits_without_lent_slots(account, look))
+        and (not (unbounded or owes_a_slot(account)) or fits_without_lent_slots(account, look))
     )
 
 

@@ -415,8 +415,8 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     @staticmethod
     def waits_for_itself(c: ReferenceClass) -> bool:
-        """The next in turn asks for a hold without end, or the class owes a slot: it borrows nothing from anybody."""
-        return bool(c.debt) or c.head().unbounded
+        """The next in turn asks for a hold without end, which is bounded by more than the slots of the class."""
+        return c.head().unbounded
 
     # What must hold always
 
@@ -447,10 +447,12 @@ class AdmissionMachine(RuleBasedStateMachine):
             return
         headroom_left = reference.headroom - reference.headroom_used(reference.uses(), reference.floors())
         for c in reference.all():
-            if not c.w or c.head().unbounded or c.debt:
+            if not c.w or c.head().unbounded:
                 continue
             assert c.u >= c.floor, f"{c.name} waits below its floor"
-            assert not (reference.takes_headroom(c) and headroom_left > 0), f"{c.name} waits while headroom is left"
+            assert c.debt or not (reference.takes_headroom(c) and headroom_left > 0), (
+                f"{c.name} waits while headroom is left"
+            )
 
     @invariant()
     def the_counts_agree(self) -> None:

@@ -194,7 +194,7 @@ class Reference:
             and self.in_use() + 1 <= self.total
             and (not unbounded or c.pinned + 1 <= c.pinned_limit)
             and self.both_fit(c, self.uses(), at)
-            and (not (unbounded or c.debt) or self.both_fit_beside_full_parts(c, self.uses(), at))
+            and (not (unbounded or (c.debt and c.u >= c.r)) or self.both_fit_beside_full_parts(c, self.uses(), at))
         )
 
     def may_be_pinned(self, c: ReferenceClass) -> bool:

@@ -588,10 +588,9 @@ class ClientConnection(asyncio.Protocol):
         if self._unsynced or self.pins or self.session_hold or server.cancels_under_way:
             if self._desk.draining:
                 self._desk.tell_if_drained()
-        elif self._is_mid_message():
-            self._late_copy = True
+        elif not self._cursor.at_boundary and self._cursor.held_bytes == 0:
+            self._late_copy = True  # in mid-message
         else:
-            self.phase = _IDLE
             self._release_server(server)
 
     def cancel_over(self) -> None:
@@ -601,6 +600,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _release_server(self, server: ServerConnection) -> None:
         now = self._now()
+        if self.phase is _LINKED:
+            self.phase = _IDLE
         self.server = None
         server.unlink(now)
         if self._server_paused:

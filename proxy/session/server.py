@@ -156,7 +156,19 @@ class ServerConnection(asyncio.Protocol):
             else:
                 # The hot path: what the server says goes on as it is, then the facts are looked at.
                 client.transport.write(buffer)
-                if facts:
+                if (
+                    len(facts) == 1
+                    and facts[0][0] == _READY_FOR_QUERY
+                    and len(self.awaiting) == 1
+                    and buffer[facts[0][2] - 1] == IDLE_STATUS
+                    and not (self.tells_ready or self._failed)
+                ):
+                    # The same as _note, for the usual reply: one unit is over, outside a transaction.
+                    self.awaiting.popleft()
+                    self.last_status = IDLE_STATUS
+                    self.copying_in = False
+                    client.unit_may_be_over()
+                elif facts:
                     self._note(client, buffer, facts)
         except ProtocolViolation as violation:
             self.pool.broke_protocol(self, violation)

@@ -49,11 +49,17 @@ class Cleaning:
     def transport(self) -> Nowhere:
         return _NOWHERE
 
-    def begin(self, *, is_dirty: bool, is_mid_message: bool, work_goes_on: bool = False) -> None:
+    def begin(
+        self, *, is_dirty: bool, is_mid_message: bool, work_goes_on: bool = False, is_spoilt: bool = False
+    ) -> None:
         """`over` is called once, when the connection is idle in its pool or gone."""
         server = self._server
+        if server.is_full and server.client is not None:
+            server.client.transport.resume_reading()
         server.client = self
         server.transport.resume_reading()
+        if is_spoilt:
+            server.retire_at = 0.0  # it keeps what DISCARD ALL does not end
         self._must_discard = is_dirty
         if server.copying_in or is_mid_message or (server.awaiting and not work_goes_on):
             self._end()
@@ -77,6 +83,10 @@ class Cleaning:
         elif server.cancels_under_way == 0:
             self._give_back()
 
+    def copy_begins(self) -> None:
+        """The client left before it knew that its data are waited for: they will never come."""
+        self._end()
+
     def cancel_over(self) -> None:
         """A cancel was under way when the client left; now the connection may be shared again."""
         if self._server.is_clean and self._server.cancels_under_way == 0:
@@ -98,7 +108,7 @@ class Cleaning:
         self._stop_timer()
         server = self._server
         server.on_gone = self._gone
-        if server.awaiting and server.process_id:
+        if server.process_id:  # also where nothing is awaited: what a Flush started may run for hours
             self._cancel_until_gone(_CANCEL_AGAIN_SECONDS[0])
         self._pool.close(server)
 

@@ -27,6 +27,8 @@ from proxy.session.examination import (
     Dialect,
     Examination,
     examine,
+    inspect_unnamed,
+    is_cut_before_its_statement,
     may_end_transaction,
     uses_unnamed_statement_of_before,
 )
@@ -38,7 +40,7 @@ from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql
+from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, SqlFacts, inspect_sql
 
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
@@ -79,10 +81,12 @@ class ClientConnection(asyncio.Protocol):
         "_cancel_when_injected",
         "_clears",
         "_closed",
+        "_copied",
         "_cursor",
         "_desk",
         "_dialect",
         "_granted_at",
+        "_is_clogged",
         "_is_going_on",
         "_late_copy",
         "_local",
@@ -150,12 +154,14 @@ class ClientConnection(asyncio.Protocol):
         self._granted_at = 0.0
         self._unsynced = False
         self._late_copy = False
+        self._copied = False
         self._unbounded = False
         self._unnamed_parse: bytes = NOTHING_KEPT
         self._replays_parse = False
         self._clears: SqlFacts = PLAIN
         self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
         self._cancel_when_injected = False
+        self._is_clogged = False
         self._is_going_on = False
         self._server_paused = False
         self._lone_timer: asyncio.TimerHandle | None = None
@@ -171,17 +177,25 @@ class ClientConnection(asyncio.Protocol):
             return
         if not buffer:
             return
-        if self.phase is _IDLE:
-            self._begin(buffer, facts)
-        elif self.phase is _LINKED and not self._awaits_settings():
-            self._forward(buffer, facts)
-        elif self.phase is not _GONE:
-            self._keep(buffer, facts)
+        try:
+            if self.phase is _IDLE:
+                self._begin(buffer, facts)
+            elif self.phase is _LINKED and not self._pending and not self._must_hold():
+                self._forward(buffer, facts)
+            elif self.phase is not _GONE:
+                self._keep(buffer, facts)
+        except ProtocolViolation as violation:
+            self._broke_protocol(violation)
 
-    def _awaits_settings(self) -> bool:
-        """A SET of the proxy's own is not answered yet: it is not certain under which settings more would run."""
+    def _must_hold(self) -> bool:
+        """It is not certain under which settings more would run.
+
+        A SET of the proxy's own is not answered yet, or a RESET of the client's whose answer brings another one.
+        """
         server = self.server
-        return server is not None and bool(server.awaiting) and server.awaiting[0] == INJECTED
+        if server is None or not server.awaiting:
+            return False
+        return server.awaiting[0] == INJECTED or (server.tells_ready and not server.copying_in)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed()
@@ -189,14 +203,17 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         # This client does not drain its result: stop reading the server rather than hold the result here.
+        self._is_clogged = True
         if self.server is not None:
             self._server_paused = True
             self.server.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._is_clogged = False
         if self._server_paused and self.server is not None:
             self.server.transport.resume_reading()
         self._server_paused = False
+        self._go_on()
 
     def _broke_protocol(self, violation: ProtocolViolation) -> None:
         self._desk.measures.protocol_violations["client"] += 1
@@ -276,7 +293,9 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, buffer: bytes, facts: Sequence[Fact]) -> None:
         """The client is idle and sends something. The first branch is the hot path: one simple query."""
         if (
-            len(facts) == 1
+            not self._is_clogged
+            and not self._pending
+            and len(facts) == 1
             and facts[0] == (_QUERY, 0, len(buffer))
             and self._local is None
             and inspect_sql(buffer[5:-1], *self._dialect) is PLAIN
@@ -313,6 +332,14 @@ class ClientConnection(asyncio.Protocol):
         return None
 
     def _begin_slowly(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        if self._pending or self._is_clogged:
+            self._keep(buffer, facts)
+            if self._is_clogged:
+                return  # it does not read its answers: nothing new begins, or they would pile up here
+            buffer, facts = self._take_pending()
+        if self._local is None and is_cut_before_its_statement(buffer):
+            self._keep(buffer, facts)  # whose statement it uses is not known yet; the rest is on its way
+            return
         if self._local is not None or buffer[0] in NEEDS_NO_SERVER:
             buffer, facts = self._answer_locally(buffer, facts)
             if not buffer:
@@ -407,8 +434,11 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_going_on = True
         try:
-            while self._pending and self.phase is _IDLE:
+            while self._pending and self.phase is _IDLE and not self._is_clogged:
+                had = self._pending_bytes
                 self._begin_pending()
+                if self.phase is _IDLE and self._pending_bytes == had:
+                    return  # the rest of a message is missing
         finally:
             self._is_going_on = False
 
@@ -508,7 +538,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.phase is _DIALLING:
             self._link(server)
         else:
-            self._flush_pending()
+            self._go_on_linked()
             self._cancel_if_asked()
 
     def server_lost(self, server: ServerConnection) -> None:
@@ -525,19 +555,28 @@ class ClientConnection(asyncio.Protocol):
 
     # -- linked -------------------------------------------------------------------------------------------------------
 
+    def _go_on_linked(self) -> None:
+        """An answer has settled what held back more of the client's."""
+        if self.phase is _LINKED and not self._must_hold():
+            self._flush_pending()
+
     def _flush_pending(self) -> None:
         if self._pending:
             buffer, facts = self._take_pending()
-            self._forward(buffer, facts)
+            try:
+                self._forward(buffer, facts)
+            except ProtocolViolation as violation:
+                self._broke_protocol(violation)
 
     def _forward(self, buffer: bytes, facts: Sequence[Fact]) -> None:
         server = self.server
         assert server is not None, "a linked client has its server connection"
         if not facts:
+            self._replay_parse(server)
             server.transport.write(buffer)
             self._streamed(server)
             return
-        seen = examine(buffer, facts, self._dialect, copying_in=server.copying_in)
+        seen = examine(buffer, facts, self._dialect, copying_in=server.ignores_sync)
         if seen.leaves_at >= 0:
             self._say_farewell(buffer, facts, seen.leaves_at)
         elif seen.is_plain or self._may_change_session(server, seen, buffer, facts):
@@ -550,19 +589,25 @@ class ClientConnection(asyncio.Protocol):
         self._leave(work_goes_on=True)
         self.transport.close()
 
-    def _send(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
+    def _replay_parse(self, server: ServerConnection) -> None:
         if self._replays_parse:
             self._replays_parse = False
+            if inspect_unnamed(self._unnamed_parse, self._dialect).changes_parameters:
+                server.retire_at = 0.0  # a RESET that runs later than it is parsed is not followed
             server.replay_parse()
             server.transport.write(self._unnamed_parse)
+
+    def _send(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
+        self._replay_parse(server)
         if seen.unnamed_parse is not None:
             self._unnamed_parse = seen.unnamed_parse
         self._late_copy = False
         was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
         server.send(buffer, seen.awaited)
         if seen.whole:
-            self._unsynced = False
-        elif seen.ends_copy:
+            self._unsynced = self._copied = False
+        elif seen.only_ends_copy:
+            self._copied = True
             self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
         elif not server.copying_in:
             self._unsynced = True
@@ -575,6 +620,7 @@ class ClientConnection(asyncio.Protocol):
             # The COPY had failed in the middle of this message; now the message is whole and the server is free.
             if not self._is_mid_message():
                 self._late_copy = False
+                self._copied = True
                 self.unit_may_be_over()
         elif not server.copying_in:
             self._unsynced = True
@@ -590,8 +636,16 @@ class ClientConnection(asyncio.Protocol):
                 self._desk.tell_if_drained()
         elif not self._cursor.at_boundary and self._cursor.held_bytes == 0:
             self._late_copy = True  # in mid-message
+        elif self._copied:
+            # What came between the copy data was not looked at: a Sync of ours ends whatever it may have begun.
+            self._copied = False
+            server.transport.write(server.inject_sync())
         else:
             self._release_server(server)
+
+    def copy_begins(self) -> None:
+        """The client sends the data, and may have sent some ahead."""
+        self._go_on_linked()
 
     def cancel_over(self) -> None:
         server = self.server
@@ -660,6 +714,8 @@ class ClientConnection(asyncio.Protocol):
         """Decide before forwarding what would leave session state. False: it was refused and answered."""
         if seen.clearing is not PLAIN:
             self._expect_clearing(server, seen)
+        elif seen.changes_parameters:
+            server.retire_at = 0.0  # a RESET whose outcome is not seen: nobody else may get this connection
         if not seen.pins:
             return True
         if not self._unbounded and not self.session_hold:
@@ -698,12 +754,14 @@ class ClientConnection(asyncio.Protocol):
             names, self._reset = self._reset, frozenset()
             self._restore_startup_parameters(server, names)
         server.tells_ready = bool(self._reset)
+        self._go_on_linked()
 
     def _restore_startup_parameters(self, server: ServerConnection, names: frozenset[str]) -> None:
         """RESET must bring back what the client started with, not what the server connection was dialled with."""
         table = self.pool.table
         own = table.settings_or_none(self.identity.parameters)
         if own is None:
+            server.retire_at = 0.0
             return
         # What the server does not report it has lost now, and this connection must not go on under that name.
         kept = {n: v for n, v in server.settings.values.items() if table.is_reported(n) or n not in names}
@@ -765,7 +823,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_unit(refusals.cancelled_while_waiting())
         elif self.server is not None and self.server.is_injecting:
             self._cancel_when_injected = True
-        elif self.server is not None and self.server.awaiting:
+        elif self.server is not None and (self.server.awaiting or self._unsynced or self.server.copying_in):
             desk.canceller.cancel(self.server)
 
     def _leave(self, *, work_goes_on: bool = False) -> None:
@@ -779,6 +837,7 @@ class ClientConnection(asyncio.Protocol):
         if server is not None:
             Cleaning(server, self.pool, desk.canceller, self._slot_over).begin(
                 is_dirty=bool(self.pins) or self.session_hold,
+                is_spoilt=bool(self.pins & NEVER_CLEARED),
                 is_mid_message=self._unsynced or self._is_mid_message(),
                 work_goes_on=work_goes_on,
             )

@@ -7,9 +7,11 @@ Does not know: whether a slot is free, what is done about a pin.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from proxy.wire import messages
+from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact
 from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql, transaction_effect
 
@@ -31,7 +33,6 @@ _WITH_TEXT: Final = frozenset((messages.QUERY, messages.PARSE))
 # The first word of a text, where it may end a transaction; a comment or an empty statement may stand before it.
 _END_OR_COMMENT: Final = re.compile(rb"\s*(?:commit|rollback|end|abort|prepare|--|/\*|;)", re.IGNORECASE)
 _TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN)
-_NAMED: Final = SqlFacts(pin=PinReason.PREPARE)
 NOTHING_KEPT: Final = b""
 _MAX_KEPT_PARSE_BYTES: Final = 16 * 1024  # a longer unnamed statement is not replayed, and its later use is an error
 
@@ -52,25 +53,40 @@ class Examination:
     nothing was said of it.
     """
 
-    __slots__ = ("awaited", "clearing", "ends_copy", "leaves_at", "pins", "unnamed_parse", "whole")
+    __slots__ = (
+        "awaited",
+        "changes_parameters",
+        "clearing",
+        "ends_copy",
+        "leaves_at",
+        "only_ends_copy",
+        "pins",
+        "unnamed_parse",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.awaited: list[int] = []
         self.pins: frozenset[PinReason] = frozenset()
         self.clearing: SqlFacts = PLAIN
+        self.changes_parameters = False
         self.ends_copy = False
+        self.only_ends_copy = False  # CopyDone or CopyFail is the one message with a decision, and ends the piece
         self.leaves_at = -1
         self.unnamed_parse: bytes | None = None
         self.whole = False
 
     @property
     def is_plain(self) -> bool:
-        return not self.pins and self.clearing is PLAIN
+        return not self.pins and self.clearing is PLAIN and not self.changes_parameters
 
-    def found(self, facts: SqlFacts) -> None:
+    def found(self, facts: SqlFacts, *, runs: bool = True) -> None:
+        """`runs`: the text is executed in this very piece, so that its success is that of the next ReadyForQuery."""
         if facts is not PLAIN:
             self.pins |= facts.pins
-            self.clearing = facts
+            self.changes_parameters = self.changes_parameters or facts.changes_parameters
+            if runs:
+                self.clearing = facts
 
 
 def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, *, copying_in: bool = False) -> Examination:
@@ -81,13 +97,15 @@ def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, *, copying_i
             seen.found(inspect_sql(buffer[start + _HEADER_BYTES : end - 1], *dialect) if end >= 0 else _TOO_LONG)
             seen.unnamed_parse = NOTHING_KEPT  # a simple query destroys the unnamed statement
         elif kind == messages.PARSE:
-            seen.found(_parse(seen, buffer, start, end, dialect))
+            facts_of_it = _parse(seen, buffer, start, end, dialect)
+            seen.found(facts_of_it, runs=facts_of_it is not PLAIN and _is_executed(buffer, start, end))
             continue
         elif kind == messages.TERMINATE:
             seen.leaves_at = start
             break
         elif kind in _ENDS_COPY:
             seen.ends_copy = True
+            seen.only_ends_copy = len(facts) == 1 and end == len(buffer)
             copying_in = False
             continue
         elif kind == messages.SYNC and copying_in:
@@ -102,10 +120,47 @@ def _parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dial
         seen.unnamed_parse = NOTHING_KEPT
         return _TOO_LONG
     name_at = start + _HEADER_BYTES
-    if buffer[name_at] != 0:
-        return _NAMED
+    name_end = buffer.find(0, name_at, end)
+    sql_end = buffer.find(0, name_end + 1, end)
+    if name_end < 0 or sql_end < 0:
+        raise ProtocolViolation("Parse without the ends of its strings")
+    facts = inspect_sql(buffer[name_end + 1 : sql_end], *dialect)
+    if name_end > name_at:
+        return replace(facts, pin=PinReason.PREPARE, further_pins=facts.pins, clears=frozenset())
     seen.unnamed_parse = buffer[start:end] if end - start <= _MAX_KEPT_PARSE_BYTES else NOTHING_KEPT
-    return inspect_sql(buffer[name_at + 1 : buffer.find(0, name_at + 1)], *dialect)
+    return facts
+
+
+def _is_executed(buffer: bytes, start: int, end: int) -> bool:
+    """Whether the unnamed statement of the Parse at `start` is bound and executed behind it, in this piece."""
+    is_bound = False
+    at = end
+    while buffer[start + _HEADER_BYTES] == 0 and at + _HEADER_BYTES <= len(buffer):
+        kind = buffer[at]
+        if kind == messages.BIND:
+            statement_at = buffer.find(b"\0", at + _HEADER_BYTES) + 1
+            is_bound = 0 < statement_at < len(buffer) and buffer[statement_at] == 0
+        elif kind in (messages.PARSE, messages.SYNC):
+            return False
+        elif kind == messages.EXECUTE and is_bound:
+            return True
+        at += 1 + int.from_bytes(buffer[at + 1 : at + _HEADER_BYTES], "big")
+    return False
+
+
+def inspect_unnamed(parse: bytes, dialect: Dialect) -> SqlFacts:
+    """What a kept Parse of the unnamed statement means."""
+    sql_at = _HEADER_BYTES + 1
+    return inspect_sql(parse[sql_at : parse.find(0, sql_at)], *dialect)
+
+
+def is_cut_before_its_statement(buffer: bytes) -> bool:
+    """A Bind or Describe whose statement name has not arrived whole."""
+    if buffer[0] == messages.BIND:
+        portal_end = buffer.find(b"\0", _HEADER_BYTES)
+        end = 1 + int.from_bytes(buffer[1:_HEADER_BYTES], "big")
+        return len(buffer) < end and (portal_end < 0 or portal_end + 1 >= len(buffer))
+    return buffer[0] == messages.DESCRIBE and len(buffer) < _HEADER_BYTES + 2
 
 
 def may_end_transaction(buffer: bytes, facts: Sequence[Fact]) -> bool:

@@ -148,6 +148,7 @@ class Frontdesk:
     def client_left(self, client: ClientConnection) -> None:
         self.clients.discard(client)
         self.pool_left(client)
+        self.registry.forget(client.pool)
         self.keys.withdraw(client.process_id)
         self.door.left(client.id)
         if self.draining:

@@ -56,11 +56,19 @@ class DecisionLoop:
         self._delivering = True
         try:
             while self._undelivered:
-                self._deliver_one(self._undelivered.popleft())
+                self._deliver_safely(self._undelivered.popleft())
         finally:
             self._delivering = False
         if self.applicants:
             self.set_timer()
+
+    def _deliver_safely(self, decision: Decision) -> None:
+        """What breaks for one applicant must not keep the others from their answers, nor the timer from being set."""
+        try:
+            self._deliver_one(decision)
+        except Exception as error:  # noqa: BLE001 (a bug: told to the loop as for any other callback)
+            context = {"message": f"delivering {decision} failed", "exception": error}
+            self._loop.call_exception_handler(context)
 
     def _deliver_one(self, decision: Decision) -> None:
         self._note(decision)

@@ -164,7 +164,7 @@ class LocalAnswers:
         if kind == messages.PARSE:
             return self._failed_parse(payload)
         if kind == messages.BIND:
-            statement = payload.split(b"\0", 2)[1]
+            statement = payload.partition(b"\0")[2].partition(b"\0")[0]
             return self._only_for(statement, messages.bind_complete())
         if kind == messages.DESCRIBE:
             head = messages.parameter_description(()) if payload[:1] == b"S" else b""
@@ -203,4 +203,4 @@ def _aborted() -> bytes:
 
 
 def _effect_of_parse(payload: bytes) -> TransactionEffect:
-    return transaction_effect(payload.split(b"\0", 2)[1])
+    return transaction_effect(payload.partition(b"\0")[2].partition(b"\0")[0])

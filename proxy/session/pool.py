@@ -140,6 +140,7 @@ class Registry:
         self._evicting.discard(server)
         self.is_over_total = self.count > self.total
         self.room_given_back()
+        self.make_room()
         if self._emptied is not None and self.count == 0:
             self._emptied.set()
 
@@ -364,6 +365,8 @@ class Pool:
             if not is_outage:
                 connector.answered()
             raise DialFailed(error, is_outage=is_outage)
+        if server.state is not ServerState.IDLE:
+            raise DialFailed(ErrorFields("FATAL", "08006", "the server hung up at the end of a login"), is_outage=True)
         connector.answered()
         return server
 
@@ -429,7 +432,7 @@ class Pool:
 
     @property
     def is_unused(self) -> bool:
-        return not (self._by_settings or self._wanting or self._asked or self.table.is_known)
+        return not (self._by_settings or self._wanting or self._asked or self.table.is_known or self.clients)
 
     def close_idle(self, server: ServerConnection) -> None:
         self._forget_idle(server)

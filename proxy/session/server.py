@@ -77,6 +77,9 @@ class LinkedClient(Protocol):
     def injected_done(self, server: "ServerConnection", error: ErrorFields | None) -> None:
         """What the proxy sent of its own is answered; after an error nothing of the client's has run."""
 
+    def copy_begins(self) -> None:
+        """The server waits for copy data."""
+
     def cancel_over(self) -> None:
         """A cancel that was under way to this connection can no longer reach it."""
 
@@ -133,7 +136,7 @@ class ServerConnection(asyncio.Protocol):
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self._login = login
         self._swallowing = False
-        self._is_full = False  # more is unsent than may be: whoever holds it is not read
+        self.is_full = False  # more is unsent than may be: whoever holds it is not read
         self._replaying_parse = False
         self._injected_want: Settings | None = None
         self._injected_error: ErrorFields | None = None
@@ -189,12 +192,12 @@ class ServerConnection(asyncio.Protocol):
             on_gone()
 
     def pause_writing(self) -> None:
-        self._is_full = True
+        self.is_full = True
         if self.client is not None:
             self.client.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._is_full = False
+        self.is_full = False
         if self.client is not None:
             self.client.transport.resume_reading()
 
@@ -205,13 +208,13 @@ class ServerConnection(asyncio.Protocol):
         assert self.state is _IDLE, f"linked while {self.state}"
         self.client = client
         self.state = _LINKED
-        if self._is_full:
+        if self.is_full:
             client.transport.pause_reading()
 
     def unlink(self, now: float) -> None:
         """Give the connection back: the caller has seen that `is_clean`."""
         assert self.client is not None, "unlinked twice"
-        if self._is_full:
+        if self.is_full:
             # The server gave up what it had not read yet. It takes the rest in its own time; the client goes on now.
             self.client.transport.resume_reading()
         self.client = None
@@ -235,11 +238,19 @@ class ServerConnection(asyncio.Protocol):
 
         `want` are the settings this connection has if `sql` succeeds.
         """
+        self._inject(want)
+        return messages.query(sql)
+
+    def inject_sync(self) -> bytes:
+        """The same with a Sync: whatever was begun by the extended protocol is over when it is answered."""
+        self._inject(None)
+        return messages.sync()
+
+    def _inject(self, want: Settings | None) -> None:
         assert not self.awaiting, "injected behind messages that are not answered yet"
         self.awaiting.append(INJECTED)
         self._swallowing = True
         self._injected_want = want
-        return messages.query(sql)
 
     def replay_parse(self) -> None:
         """The client's own Parse of the unnamed statement is sent once more: its ParseComplete is ours."""
@@ -251,6 +262,11 @@ class ServerConnection(asyncio.Protocol):
     def is_mid_message(self) -> bool:
         """The holder has been sent the beginning of a message: whatever follows would be taken for the rest of it."""
         return not self.cursor.at_boundary and self.cursor.held_bytes == 0
+
+    @property
+    def ignores_sync(self) -> bool:
+        """Copy data are awaited. A COPY of the extended protocol that has failed answers the next Sync again."""
+        return self.copying_in and not self._failed
 
     @property
     def is_injecting(self) -> bool:
@@ -282,6 +298,8 @@ class ServerConnection(asyncio.Protocol):
         transport.write(messages.terminate())
         if transport.can_write_eof():
             transport.write_eof()
+        else:
+            transport.close()  # under TLS only close_notify ends a message that will never be whole
 
     # -- facts ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +313,8 @@ class ServerConnection(asyncio.Protocol):
                 self._parameter(buffer[start + 5 : end])
             elif kind == messages.COPY_IN_RESPONSE:
                 self._copy_in()
-        if not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in:
+                client.copy_begins()
+        if not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in and not self.told_fatal:
             client.unit_may_be_over()
 
     def _ready(self, client: LinkedClient, status: int) -> None:

@@ -11,7 +11,7 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from proxy.wire.sql_session import FOLLOWED_PARAMETERS, PLAIN, Inspection, PinReason, SqlFacts
+from proxy.wire.sql_session import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, Inspection, PinReason, SqlFacts
 from proxy.wire.sql_tokens import Unterminated, statements
 from proxy.wire.sql_transactions import TransactionEffect, transaction_effect
 
@@ -25,6 +25,7 @@ else:
 
 __all__ = [
     "FOLLOWED_PARAMETERS",
+    "NEVER_CLEARED",
     "PLAIN",
     "PinReason",
     "SqlFacts",

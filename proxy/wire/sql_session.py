@@ -49,6 +49,11 @@ class SqlFacts:
     resets: frozenset[str] = frozenset()
 
     @property
+    def changes_parameters(self) -> bool:
+        """RESET in any form."""
+        return self.resets_parameters or bool(self.resets)
+
+    @property
     def pins(self) -> frozenset[PinReason]:
         return self.further_pins if self.pin is None else self.further_pins | {self.pin}
 
@@ -70,7 +75,10 @@ FOLLOWED_PARAMETERS: Final = frozenset(
 )
 """Settable by anyone, and reported by ParameterStatus in every version that has them. Lower case."""
 
-_ALL_CLEARED: Final = frozenset(PinReason) - {PinReason.LOAD}  # nothing unloads a library
+NEVER_CLEARED: Final = frozenset({PinReason.LOAD, PinReason.SESSION_FUNCTION, PinReason.UNKNOWN})
+"""Nothing unloads a library; DISCARD ALL ends no backup, drops no temporary slot, closes no connection of dblink."""
+
+_ALL_CLEARED: Final = frozenset(PinReason) - NEVER_CLEARED
 _PARAMETERS: Final = frozenset({PinReason.SET, PinReason.SET_CONFIG})
 
 _SESSION_FUNCTIONS: Final[Mapping[bytes, PinReason]] = {
@@ -162,7 +170,7 @@ class Inspection:
         name, _ = _parameter_name(words)
         if name in _PINNING_PARAMETERS:
             self._clear({_PINNING_PARAMETERS[name]})
-        else:  # one that is not followed may still stand in the client's startup packet
+        elif name not in _OF_ONE_TRANSACTION:  # one that is not followed may still stand in the client's startup packet
             self._resets |= {name}
 
     def _discard(self, statement: list[Token]) -> None:

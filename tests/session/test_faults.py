@@ -151,7 +151,7 @@ async def test_garbage_from_a_client_ends_it_alone(run_proxy: RunProxy, said: by
 
 
 async def test_a_statement_too_long_to_be_inspected_still_runs(run_proxy: RunProxy) -> None:
-    """It may do anything, so it pins; a client that leaves or discards gives the connection back."""
+    """It may do anything, also what DISCARD ALL does not end: it pins until its client leaves."""
     proxy = await run_proxy(limits={"max_inspected_bytes": 1000})
     client = await proxy.connect()
     answer = await client.query(f"select length('{'x' * 500_000}')")
@@ -159,6 +159,8 @@ async def test_a_statement_too_long_to_be_inspected_still_runs(run_proxy: RunPro
     answer = await client.extended(f"select length('{'x' * 500_000}')")
     assert answer.value == "500000"
     await client.query("discard all")
+    assert proxy.controller.in_use == 1
+    await client.leave()
     await proxy.until_free()
 
 

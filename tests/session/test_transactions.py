@@ -204,7 +204,7 @@ async def test_copy_in_and_out_pass_through(run_proxy: RunProxy) -> None:
         await client.send(copy_data(rows[at : at + 50_000]))
     await client.send(COPY_DONE)
     assert (await client.answer()).tags == ["COPY 20000"]
-    assert proxy.controller.in_use == 0
+    await proxy.until_free()
     await client.send(query("copy (select * from copied order by n) to stdout"))
     out = await client.answer()
     assert b"".join(out.payloads("d")) == rows
@@ -237,7 +237,7 @@ async def test_a_copy_that_the_client_gives_up_frees_its_slot(run_proxy: RunProx
     await client.answer("G")
     await client.send(copy_data(b"1\n"), COPY_FAIL)
     assert (await client.answer()).codes == ["57014"]
-    assert proxy.controller.in_use == 0
+    await proxy.until_free()
     await client.query("drop table given_up")
 
 

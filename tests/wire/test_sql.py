@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.wire import _prefilter, sql
-from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, inspect_sql, transaction_effect
+from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, inspect_sql, transaction_effect
 
 try:
     from proxy.wire import _compiled
@@ -11,7 +11,7 @@ except ImportError:
     _compiled = None
 
 PREFILTERS = [_prefilter.may_matter] if _compiled is None else [_prefilter.may_matter, _compiled.may_matter]
-ALL_BUT_LOAD = frozenset(PinReason) - {PinReason.LOAD}
+ALL_CLEARED = frozenset(PinReason) - NEVER_CLEARED
 
 
 @pytest.fixture(params=PREFILTERS, ids=["plain", "compiled"][: len(PREFILTERS)], autouse=True)
@@ -154,7 +154,7 @@ def test_what_leaves_nothing_is_plain_and_the_same_object(text):
 @pytest.mark.parametrize(
     ("text", "clears"),
     [
-        ("DISCARD ALL", ALL_BUT_LOAD),
+        ("DISCARD ALL", ALL_CLEARED),
         ("RESET ALL", {PinReason.SET, PinReason.SET_CONFIG}),
         ("UNLISTEN *", {PinReason.LISTEN}),
         ("DEALLOCATE ALL", {PinReason.PREPARE}),
@@ -194,7 +194,7 @@ def test_what_is_set_again_behind_is_not_cleared():
     facts = inspect_sql(b"DISCARD ALL; LISTEN a; SET x.y = 1")
     assert facts.pin is PinReason.LISTEN
     assert facts.pins == {PinReason.LISTEN, PinReason.SET}
-    assert facts.clears == ALL_BUT_LOAD - facts.pins
+    assert facts.clears == ALL_CLEARED - facts.pins
 
 
 def test_what_is_cleared_again_behind_pins_until_it_succeeded():

@@ -578,6 +578,8 @@ class ClientConnection(asyncio.Protocol):
             return
         seen = examine(buffer, facts, self._dialect, copying_in=server.ignores_sync)
         if seen.leaves_at >= 0:
+            if not seen.is_plain:
+                server.retire_at = 0.0  # nobody will look at what the answer means for the session
             self._say_farewell(buffer, facts, seen.leaves_at)
         elif seen.is_plain or self._may_change_session(server, seen, buffer, facts):
             self._send(server, buffer, seen)

@@ -85,8 +85,10 @@ class Examination:
         if facts is not PLAIN:
             self.pins |= facts.pins
             self.changes_parameters = self.changes_parameters or facts.changes_parameters
-            if runs:
+            if runs and (facts.clears or facts.changes_parameters):
                 self.clearing = facts
+            elif facts.pins:
+                self.clearing = PLAIN  # it may set again what an earlier text of this piece clears
 
 
 def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, *, copying_in: bool = False) -> Examination:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
 
 _QUERY: Final = messages.QUERY
+_COPY_MESSAGES: Final = frozenset((messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 _QUERY_ONLY: Final = (messages.QUERY,)
 _PROBE_SECONDS: Final = 1.0
 _HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -603,12 +604,13 @@ class ClientConnection(asyncio.Protocol):
         self._replay_parse(server)
         if seen.unnamed_parse is not None:
             self._unnamed_parse = seen.unnamed_parse
+        of_copy = server.copying_in or self._late_copy or buffer[0] in _COPY_MESSAGES
         self._late_copy = False
         was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
         server.send(buffer, seen.awaited)
         if seen.whole:
             self._unsynced = self._copied = False
-        elif seen.only_ends_copy:
+        elif seen.only_ends_copy and of_copy:
             self._copied = True
             self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
         elif not server.copying_in:

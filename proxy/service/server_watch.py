@@ -79,7 +79,7 @@ def own_pool(registry: Registry, upstream: UpstreamSettings) -> Pool:
     return pool
 
 
-class _InternalSlot:
+class InternalSlot:
     """A slot of the class `internal` for the time of one query."""
 
     def __init__(self, desk: Frontdesk) -> None:
@@ -89,11 +89,23 @@ class _InternalSlot:
 
     async def __aenter__(self) -> None:
         self._desk.gate.request(self, INTERNAL_CLASS, "internal")
-        if not await self._answer:
+        try:
+            is_granted = await self._answer
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
+        if not is_granted:
             raise ServerUnreachable("the proxy has no slot for its own queries")
 
     async def __aexit__(self, *_: object) -> None:
         self._desk.gate.release(self.id)
+
+    def _give_up(self) -> None:
+        """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
+        if self._answer.cancelled():
+            self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
+        elif self._answer.result():
+            self._desk.gate.release(self.id)
 
     def granted(self, grant: Grant) -> None:
         self._answer.set_result(True)
@@ -111,7 +123,6 @@ class ServerWatch:
         self._desk = desk
         self._learnt = learnt
         self.facts: ServerFacts | None = None
-        self.last_failure: str | None = None
         self._unresponsive: set[ServerConnection] = set()
         desk.registry.on_unresponsive = self.backend_does_not_answer
 
@@ -119,13 +130,8 @@ class ServerWatch:
         """One look at the server. Raises ServerUnreachable."""
         desk = self._desk
         own = [server.process_id for server in desk.registry.connections if server.process_id]
-        try:
-            async with _InternalSlot(desk):
-                facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
-        except ServerUnreachable as failure:
-            self.last_failure = str(failure)
-            raise
-        self.last_failure = None
+        async with InternalSlot(desk):
+            facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
         self.facts = facts
         self._learnt(facts)
         return facts
@@ -181,7 +187,7 @@ class ServerWatch:
         sql = f"select 1 from pg_catalog.pg_stat_activity where pid = {process_id:d}"  # noqa: S608 (a number)
         pool = own_pool(desk.registry, desk.settings.upstream)
         try:
-            async with _InternalSlot(desk):
+            async with InternalSlot(desk):
                 return bool(await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run())
         except (OwnQueryFailed, ServerUnreachable):
             return True  # not known, so it counts

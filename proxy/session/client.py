@@ -33,7 +33,7 @@ from proxy.session.examination import (
     uses_unnamed_statement_of_before,
 )
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
-from proxy.session.parameters import Settings, apply_sql, difference
+from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
 from proxy.session.server import FAILED_STATUS, IDLE_STATUS, INJECTED, ServerConnection
 from proxy.session.settings import PoolMode
 from proxy.wire import messages
@@ -706,7 +706,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_dialect(self) -> Dialect:
         table, settings = self.pool.table, self.settings
-        followed = FOLLOWED_PARAMETERS | {"search_path"} if table.is_reported("search_path") else FOLLOWED_PARAMETERS
+        followed = REPORTED_SETTABLE if table.is_reported("search_path") else FOLLOWED_PARAMETERS
         plain_strings = settings is None or settings.values.get("standard_conforming_strings") != "off"
         return Dialect(followed, not plain_strings)
 

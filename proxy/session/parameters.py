@@ -10,21 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
+from proxy.wire.sql import FOLLOWED_PARAMETERS
+
 # Reported by the server and settable by anyone: a ParameterStatus tells every change, whoever caused it.
 # search_path is reported from version 18 on; where the server does not report it, a change of it by SET pins.
-REPORTED_SETTABLE: Final = frozenset(
-    {
-        "application_name",
-        "client_encoding",
-        "datestyle",
-        "default_transaction_read_only",
-        "intervalstyle",
-        "scram_iterations",
-        "search_path",
-        "standard_conforming_strings",
-        "timezone",
-    }
-)
+REPORTED_SETTABLE: Final = FOLLOWED_PARAMETERS | {"search_path"}
 
 # Startup parameters that are not settings of the session.
 NOT_SETTINGS: Final = frozenset({"user", "database", "options", "replication"})

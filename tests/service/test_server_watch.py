@@ -1,0 +1,56 @@
+"""The slot of the proxy's own queries."""
+
+import asyncio
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+
+from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassSettings, ClientId
+from proxy.admission.controller import Controller
+from proxy.service.server_watch import InternalSlot
+from proxy.session.gate import Gate
+from proxy.session.measures import Measures
+
+
+@pytest.fixture
+async def desk():
+    """One slot, for the class internal."""
+    loop = asyncio.get_running_loop()
+    settings = BudgetSettings(1, classes=(ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, limit=1),))
+    gate = Gate(Controller(settings, now=loop.time()), Measures(), loop)
+    ids = count(1)
+    yield SimpleNamespace(gate=gate, loop=loop, next_client_id=lambda: ClientId(next(ids)))
+    gate.close()
+
+
+async def hold(desk, entered: asyncio.Event) -> None:
+    async with InternalSlot(desk):
+        entered.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_query_that_is_cancelled_while_it_waits_leaves_the_queue(desk):
+    """A grant that came later met a cancelled future, and the slot was never given back."""
+    entered = asyncio.Event()
+    async with InternalSlot(desk):
+        waiting = asyncio.create_task(hold(desk, entered))
+        await asyncio.sleep(0)
+        assert desk.gate.controller.waiting == 1
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert desk.gate.controller.waiting == 0
+    assert not entered.is_set()
+    assert desk.gate.controller.in_use == 0
+
+
+async def test_a_grant_in_the_same_turn_as_the_cancellation_is_given_back(desk):
+    first = InternalSlot(desk)
+    await first.__aenter__()
+    waiting = asyncio.create_task(hold(desk, asyncio.Event()))
+    await asyncio.sleep(0)
+    await first.__aexit__()
+    assert desk.gate.controller.in_use == 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert desk.gate.controller.in_use == 0

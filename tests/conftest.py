@@ -1,5 +1,8 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and a look whether what is tested is what is written."""
 
+import pytest
+
+from tests.support.compiled import IS_COMPILED, stale
 from tests.support.proxies import make_proxy
 from tests.support.servers import (
     debian_postgres,
@@ -19,3 +22,8 @@ __all__ = [
     "postgres",
     "postgres_versions",
 ]
+
+
+def pytest_configure() -> None:
+    if IS_COMPILED and (old := stale()):
+        raise pytest.UsageError(f"changed since they were compiled, run `make test`: {', '.join(sorted(old))}")

@@ -88,7 +88,7 @@ class Controller:
             ledger.expect_new(client)
         borrowed = account.used >= account.reserved
         ledger.take(client, account)
-        account.admissions[borrowed] += 1
+        account.count_admission(borrowed, False)
         return True
 
     def request(
@@ -257,7 +257,7 @@ class Controller:
         if ledger.waiters and account.used >= account.reserved and self._decay_is_due(now):
             # Somebody before this one may have become eligible since the last look: `request` serves in order.
             return False
-        return rule.may_take_a_slot(account, rule.Look(ledger, now, asking=account), unbounded=False)
+        return rule.may_take_a_slot(account, rule.Look(ledger, now, account), False)
 
     def _decay_is_due(self, now: float) -> bool:
         return min(rule.moments_of_decay(self._ledger, self._now), default=now + 1.0) <= now
@@ -299,7 +299,7 @@ class Controller:
         if waiter.unbounded:
             self._ledger.pin(waiter.client, account)
         waited_seconds = now - waiter.since
-        account.admissions[2 * (waited_seconds > 0.0) + borrowed] += 1
+        account.count_admission(borrowed, waited_seconds > 0.0)
         return Grant(waiter.client, account.name, waited_seconds, borrowed)
 
     def _alarm(self, waiter: Waiter, now: float) -> Decision:

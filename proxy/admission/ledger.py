@@ -41,17 +41,21 @@ class Account:
     """The numbers of one class. `limit` is what decides now: the configured and the adaptive limit, 0 when retired.
 
     `reserved` and `floor` are what is left of the configured ones after the cut. `pinned` counts unbounded holds and
-    is part of `used`; `debt` counts those of them that were seen too late to be refused.
+    is part of `used`; `debt` counts those of them that were seen too late to be refused. Grants since the start are
+    counted in four: at once or after a wait (`queued`), of its own slots or `borrowed`.
     """
 
     __slots__ = (
         "adaptive_limit",
-        "admissions",
+        "borrowed_at_once",
+        "borrowed_queued",
         "debt",
         "floor",
         "limit",
         "memory",
         "name",
+        "own_at_once",
+        "own_queued",
         "pinned",
         "priority",
         "queue",
@@ -80,8 +84,10 @@ class Account:
         self.takes_headroom = False
         self.queue = ClassQueue()
         self.memory = DemandMemory(settings.lend_memory_seconds)
-        # Indexed by 2 * queued + borrowed: a list, because the hot path adds to it.
-        self.admissions = [0, 0, 0, 0]
+        self.own_at_once = 0
+        self.borrowed_at_once = 0
+        self.own_queued = 0
+        self.borrowed_queued = 0
         self.refusals: dict[RefusalReason, int] = {}
         self.released = 0
         self.release_rate = ReleaseRate(now)
@@ -110,6 +116,17 @@ class Account:
     def settle_limit(self) -> None:
         limit = 0 if self.retired else self.settings.limit
         self.limit = limit if self.adaptive_limit is None else min(limit, self.adaptive_limit)
+
+    def count_admission(self, borrowed: bool, queued: bool) -> None:
+        if queued:
+            if borrowed:
+                self.borrowed_queued += 1
+            else:
+                self.own_queued += 1
+        elif borrowed:
+            self.borrowed_at_once += 1
+        else:
+            self.own_at_once += 1
 
     def pinned_limit(self) -> int:
         configured = self.settings.pinned_limit

@@ -24,7 +24,6 @@ Each condition is a function of its own, so that a test can break one and see th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from proxy.admission.ledger import Account, Ledger
 
@@ -53,18 +52,22 @@ def full_part(account: Account) -> int:
 # What is committed
 
 
-@dataclass(slots=True)
 class Commitment:
     """The slots spoken for under one choice of parts, and the headroom that its classes have used of it."""
 
-    slots: int
-    headroom_used: int
+    __slots__ = ("headroom_used", "slots")
+
+    def __init__(self, slots: int, headroom_used: int) -> None:
+        self.slots = slots
+        self.headroom_used = headroom_used
 
 
 def commitment(accounts: Sequence[Account], parts: Sequence[int], headroom: int) -> Commitment:
+    """`parts` in the order of `accounts`."""
     slots = 0
     headroom_used = 0
-    for account, part in zip(accounts, parts, strict=True):
+    for index, account in enumerate(accounts):
+        part = parts[index]
         used = account.used
         if used > part:
             slots += used
@@ -72,7 +75,9 @@ def commitment(accounts: Sequence[Account], parts: Sequence[int], headroom: int)
                 headroom_used += used - part
         else:
             slots += part
-    return Commitment(slots + max(0, headroom - headroom_used), headroom_used)
+    if headroom_used < headroom:
+        slots += headroom - headroom_used
+    return Commitment(slots, headroom_used)
 
 
 def raises_commitment(account: Account, part: int, spoken_for: Commitment, headroom: int) -> bool:
@@ -108,14 +113,12 @@ class Look:
         self._held: Commitment | None = None
         self._floors: Commitment | None = None
 
-    @property
     def held(self) -> Commitment:
         if self._held is None:
             parts = [self.held_part(one) for one in self.accounts]
             self._held = commitment(self.accounts, parts, self.ledger.headroom)
         return self._held
 
-    @property
     def floors(self) -> Commitment:
         if self._floors is None:
             parts = [floor_part(one) for one in self.accounts]
@@ -156,11 +159,11 @@ def budget_has_a_free_slot(ledger: Ledger) -> bool:
 
 
 def fits_what_is_held(account: Account, look: Look) -> bool:
-    return fits(account, look.held_part(account), look.held, look.ledger)
+    return fits(account, look.held_part(account), look.held(), look.ledger)
 
 
 def fits_the_floors(account: Account, look: Look) -> bool:
-    return fits(account, floor_part(account), look.floors, look.ledger)
+    return fits(account, floor_part(account), look.floors(), look.ledger)
 
 
 def fits_without_lent_slots(account: Account, look: Look) -> bool:

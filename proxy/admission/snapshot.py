@@ -12,9 +12,6 @@ from proxy.admission.classes import ClassSettings, ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.ledger import Account, Ledger
 
-# (queued, borrowed), in the order in which an account counts them.
-ADMISSION_KEYS = ((False, False), (False, True), (True, False), (True, True))
-
 
 @dataclass(frozen=True, slots=True)
 class ClassSnapshot:
@@ -71,13 +68,14 @@ class Snapshot:
 def take_snapshot(ledger: Ledger, now: float) -> Snapshot:
     look = rule.Look(ledger, now)
     lent = _lent_slots(look.accounts, ledger)
+    held = look.held()
     return Snapshot(
         total=ledger.total,
         headroom=ledger.headroom,
-        headroom_left=max(0, ledger.headroom - look.held.headroom_used),
+        headroom_left=max(0, ledger.headroom - held.headroom_used),
         in_use=ledger.in_use,
         waiting=len(ledger.waiters),
-        committed=look.held.slots,
+        committed=held.slots,
         classes=tuple(_of_class(one, lent[one.name], now) for one in _in_order(look.accounts)),
     )
 
@@ -106,7 +104,12 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         waiting=len(account.queue),
         oldest_wait_seconds=0.0 if oldest_since is None else now - oldest_since,
         retired=account.retired,
-        admissions=dict(zip(ADMISSION_KEYS, account.admissions, strict=True)),
+        admissions={
+            (False, False): account.own_at_once,
+            (False, True): account.borrowed_at_once,
+            (True, False): account.own_queued,
+            (True, True): account.borrowed_queued,
+        },
         refusals=dict(account.refusals),
         released=account.released,
     )

@@ -25,7 +25,7 @@ from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.server_watch import ServerWatch
 from proxy.service.view import Switch
 from proxy.service.wiring import session_settings
-from proxy.session import refusals
+from proxy.session import clock, refusals
 from proxy.session.connector import Connector
 from proxy.session.frontdesk import Frontdesk
 from proxy.session.gate import Door, Gate
@@ -59,8 +59,8 @@ class Process:
         self.measures = Measures()
         self.tasks = TaskGroup(loop, self.measures)
         budget = budget_settings(config, usable_total(config, None) or 1)
-        self.controller = Controller(budget, now=loop.time())
-        self.places = ClientPlaces(budget, now=loop.time())
+        self.controller = Controller(budget, now=clock.now())
+        self.places = ClientPlaces(budget, now=clock.now())
         self.gate = Gate(self.controller, self.measures, loop)
         self.door = Door(self.places, loop)
         connector = Connector(settings.upstream, settings.pool, loop)
@@ -123,7 +123,7 @@ class Process:
             self._adopt(budget_settings(self.config, total))
 
     def _adopt(self, budget: BudgetSettings) -> None:
-        now = self.desk.now()
+        now = clock.now()
         # Room first where it grows, last where it shrinks: a grant never meets a registry that has less.
         if budget.total > self.registry.total:
             self.registry.set_total(budget.total)
@@ -152,7 +152,7 @@ class Process:
     # -- switches -----------------------------------------------------------------------------------------------------
 
     def set_state(self, class_name: str, state: ClassState, *, by: str, reason: str) -> Switch:
-        self.gate.deliver(self.controller.set_state(class_name, state, self.desk.now()))
+        self.gate.deliver(self.controller.set_state(class_name, state, clock.now()))
         switch = Switch(class_name, state, by, reason, time.time())
         self.switches[class_name] = switch
         return switch

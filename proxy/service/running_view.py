@@ -19,6 +19,7 @@ from proxy.service.view import (
     Unmatched,
     UnmatchedName,
 )
+from proxy.session import clock
 from proxy.session.client import Phase
 from proxy.session.measures import Measures
 from proxy.session.server import ServerState
@@ -44,7 +45,7 @@ class RunningView:
 
     def snapshot(self) -> Snapshot:
         process = self._process
-        return process.controller.snapshot(process.desk.now())
+        return process.controller.snapshot(clock.now())
 
     def measures(self) -> Measures:
         return self._process.measures

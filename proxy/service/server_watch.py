@@ -15,6 +15,7 @@ from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.wiring import upstream_settings
+from proxy.session import clock
 from proxy.session.connector import Connector
 from proxy.session.frontdesk import Frontdesk
 from proxy.session.measures import Measures
@@ -98,14 +99,14 @@ class InternalSlot:
             raise ServerUnreachable("the proxy has no slot for its own queries")
 
     async def __aexit__(self, *_: object) -> None:
-        self._desk.gate.release(self.id)
+        self._desk.gate.release(self.id, clock.now())
 
     def _give_up(self) -> None:
         """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
         if self._answer.cancelled():
             self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
         elif self._answer.result():
-            self._desk.gate.release(self.id)
+            self._desk.gate.release(self.id, clock.now())
 
     def granted(self, grant: Grant) -> None:
         self._answer.set_result(True)

@@ -13,9 +13,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from proxy.session import clock
 from proxy.session.cancel import Canceller
 from proxy.session.pool import Pool
-from proxy.session.server import IDLE_STATUS, ServerConnection
+from proxy.session.server import IDLE_STATUS, Holder, ServerConnection
 from proxy.wire.messages import ErrorFields
 
 _CANCEL_AGAIN_SECONDS: Final = (0.25, 30.0)  # the first pause, and the longest
@@ -34,20 +35,17 @@ class Nowhere:
 _NOWHERE: Final = Nowhere()
 
 
-class Cleaning:
+class Cleaning(Holder):
     """Holds the server connection in place of the client until it is clean or gone."""
 
     def __init__(self, server: ServerConnection, pool: Pool, canceller: Canceller, over: Callable[[], None]) -> None:
+        self.transport = _NOWHERE
         self._server = server
         self._pool = pool
         self._canceller = canceller
         self._over = over
         self._must_discard = False
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def transport(self) -> Nowhere:
-        return _NOWHERE
 
     def begin(
         self, *, is_dirty: bool, is_mid_message: bool, work_goes_on: bool = False, is_spoilt: bool = False
@@ -100,7 +98,7 @@ class Cleaning:
 
     def _give_back(self) -> None:
         self._stop_timer()
-        self._server.unlink(self._pool.registry.loop.time())
+        self._server.unlink(clock.now())
         self._pool.put_idle(self._server)
         self._over()
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
-from proxy.session import refusals
+from proxy.session import clock, refusals
 from proxy.session.cleaning import Cleaning
 from proxy.session.examination import (
     NOTHING_KEPT,
@@ -34,20 +34,20 @@ from proxy.session.examination import (
 )
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
-from proxy.session.server import FAILED_STATUS, IDLE_STATUS, INJECTED, ServerConnection
+from proxy.session.server import FAILED_STATUS, IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.settings import PoolMode
-from proxy.wire import messages
+from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, SqlFacts, inspect_sql
+from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, SqlFacts
 
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
 
 _QUERY: Final = messages.QUERY
 _COPY_MESSAGES: Final = frozenset((messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
-_QUERY_ONLY: Final = (messages.QUERY,)
+_HEADER_BYTES: Final = 5
 _PROBE_SECONDS: Final = 1.0
 _HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -64,21 +64,31 @@ class Phase(Enum):
     GONE = "gone"
 
 
-# In CPython 3.11 naming a member of an enum costs as much as a call, and these are compared for every message.
-_ENTERING: Final = Phase.ENTERING
-_IDLE: Final = Phase.IDLE
-_WAITING: Final = Phase.WAITING
-_DIALLING: Final = Phase.DIALLING
-_LINKED: Final = Phase.LINKED
-_CLEANING: Final = Phase.CLEANING
-_GONE: Final = Phase.GONE
+# Numbers inside, for they are compared at every message; `phase` shows them by name.
+_ENTERING: Final = 0
+_IDLE: Final = 1
+_WAITING: Final = 2
+_DIALLING: Final = 3
+_LINKED: Final = 4
+_CLEANING: Final = 5
+_GONE: Final = 6
+_PHASES: Final = (
+    Phase.ENTERING,
+    Phase.IDLE,
+    Phase.WAITING,
+    Phase.DIALLING,
+    Phase.LINKED,
+    Phase.CLEANING,
+    Phase.GONE,
+)
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Holder):
     """The protocol object of one client after AuthenticationOk."""
 
     __slots__ = (
         "_asked_at",
+        "_backslash_escapes",
         "_cancel_when_injected",
         "_clears",
         "_closed",
@@ -86,6 +96,7 @@ class ClientConnection(asyncio.Protocol):
         "_cursor",
         "_desk",
         "_dialect",
+        "_gate",
         "_granted_at",
         "_is_clogged",
         "_is_going_on",
@@ -93,14 +104,13 @@ class ClientConnection(asyncio.Protocol):
         "_local",
         "_lone_timer",
         "_measures",
-        "_now",
         "_pending",
         "_pending_bytes",
+        "_phase",
         "_probe",
         "_replays_parse",
         "_reset",
         "_server_paused",
-        "_try_grant",
         "_unbounded",
         "_unnamed_parse",
         "_unsynced",
@@ -108,15 +118,15 @@ class ClientConnection(asyncio.Protocol):
         "holds_slot",
         "id",
         "identity",
-        "phase",
         "pins",
         "pool",
         "process_id",
         "server",
         "session_hold",
         "settings",
-        "transport",
     )
+
+    transport: asyncio.Transport
 
     def __init__(
         self,
@@ -131,12 +141,11 @@ class ClientConnection(asyncio.Protocol):
         self.id = client_id
         self.identity = identity
         self.transport = transport
-        self._now = desk.now
-        self._try_grant = desk.gate.try_grant
+        self._gate = desk.gate
         self.class_name = desk.classify(identity, identity.application_name)
         self._measures = desk.measures.of(self.class_name)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
-        self.phase = _ENTERING
+        self._phase = _ENTERING
         self.pool = desk.registry.pool(identity.database, identity.user)
         self.server: ServerConnection | None = None
         self.settings: Settings | None = None
@@ -148,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
             WANTED, max_held_bytes=limits.max_inspected_bytes, max_message_bytes=limits.max_message_bytes
         )
         self._dialect = Dialect()
+        self._backslash_escapes = False
         self._local: LocalAnswers | None = None
         self._pending: list[tuple[bytes, Sequence[Fact]]] = []
         self._pending_bytes = 0
@@ -168,25 +178,44 @@ class ClientConnection(asyncio.Protocol):
         self._lone_timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
 
+    @property
+    def phase(self) -> Phase:
+        return _PHASES[self._phase]
+
     # -- the socket -------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._phase == _IDLE and self._is_usual_query(data):
+            now = clock.now()
+            if self._gate.try_grant(self.id, self.class_name, now):
+                # The hot path, and the same as `_begin` for it.
+                self._unnamed_parse = NOTHING_KEPT
+                server = self._link_at_once(data, None, now)
+                if server is not None:
+                    server.send_one(data, _QUERY)
+                return
         try:
             buffer, facts = self._cursor.feed(data)
-        except ProtocolViolation as violation:
-            self._broke_protocol(violation)
-            return
-        if not buffer:
-            return
-        try:
-            if self.phase is _IDLE:
+            if not buffer:
+                return
+            if self._phase == _IDLE:
                 self._begin(buffer, facts)
-            elif self.phase is _LINKED and not self._pending and not self._must_hold():
+            elif self._phase == _LINKED and not self._pending and not self._must_hold():
                 self._forward(buffer, facts)
-            elif self.phase is not _GONE:
+            elif self._phase != _GONE:
                 self._keep(buffer, facts)
         except ProtocolViolation as violation:
             self._broke_protocol(violation)
+
+    def _is_usual_query(self, data: bytes) -> bool:
+        """One simple query that leaves nothing in the session, and nothing before it that is not done with."""
+        return (
+            not self._is_clogged
+            and not self._pending
+            and self._local is None
+            and self._cursor.is_one(data, _QUERY)
+            and not prefilter.may_matter(data, self._backslash_escapes, _HEADER_BYTES, len(data) - 1)
+        )
 
     def _must_hold(self) -> bool:
         """It is not certain under which settings more would run.
@@ -196,7 +225,10 @@ class ClientConnection(asyncio.Protocol):
         server = self.server
         if server is None or not server.awaiting:
             return False
-        return server.awaiting[0] == INJECTED or (server.tells_ready and not server.copying_in)
+        return server.awaiting.first == INJECTED or (server.tells_ready and not server.copying_in)
+
+    def eof_received(self) -> None:
+        """Returning None closes our side too; connection_lost follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed()
@@ -223,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
 
     def end(self, error: ErrorFields | None) -> None:
         """Say why, and close."""
-        if self.phase is _GONE:
+        if self._phase == _GONE:
             return
         if error is not None:
             self.transport.write(messages.error_response(error))
@@ -235,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
     def enter(self) -> None:
         """AuthenticationOk is sent. First a place in the class, then a server connection where that is needed."""
         desk = self._desk
-        self._asked_at = self._now()
+        self._asked_at = clock.now()
         desk.door.join(_PlaceSeeker(self), self.class_name, desk.queue_timeout(self.class_name))
 
     def place_refused(self, refusal: Refuse) -> None:
@@ -264,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
     def _first_server_is_fit(self, server: ServerConnection) -> None:
         self.settings = server.settings
         if self.session_hold:
-            self.phase = _LINKED
+            self._phase = _LINKED
             self._say_entered()
             self._flush_pending()
         else:
@@ -272,13 +304,13 @@ class ClientConnection(asyncio.Protocol):
             self._entered()
 
     def _entered(self) -> None:
-        self.phase = _IDLE
+        self._phase = _IDLE
         self._say_entered()
         self._begin_pending()
 
     def _say_entered(self) -> None:
         assert self.settings is not None, "a client enters with known settings"
-        self._dialect = self._read_dialect()
+        self._read_dialect()
         self.process_id, key = self._desk.keys.issue(self, self.identity.minor_version)
         own = self.settings.values
         greeting = [
@@ -291,48 +323,34 @@ class ClientConnection(asyncio.Protocol):
 
     # -- beginning a unit of work -------------------------------------------------------------------------------------
 
-    def _begin(self, buffer: bytes, facts: Sequence[Fact]) -> None:
-        """The client is idle and sends something. The first branch is the hot path: one simple query."""
-        if (
-            not self._is_clogged
-            and not self._pending
-            and len(facts) == 1
-            and facts[0] == (_QUERY, 0, len(buffer))
-            and self._local is None
-            and inspect_sql(buffer[5:-1], *self._dialect) is PLAIN
-            and self._try_grant(self.id, self.class_name, now := self._now())
-        ):
-            self._unnamed_parse = NOTHING_KEPT
-            server = self._fit_server_at_once(buffer, facts, now)
-            if server is not None:
-                server.send(buffer, _QUERY_ONLY)
-        else:
-            self._begin_slowly(buffer, facts)
+    def _link_at_once(self, buffer: bytes, facts: Sequence[Fact] | None, now: float) -> ServerConnection | None:
+        """A slot was granted without a wait. Without an idle connection that is fit as it is, the unit is kept.
 
-    def _fit_server_at_once(self, buffer: bytes, facts: Sequence[Fact], now: float) -> ServerConnection | None:
-        """A slot was granted without a wait. Without an idle connection that is fit as it is, the unit is kept."""
-        settings = self.settings
-        assert settings is not None, "an idle client has entered"
+        `facts` are those of the unit, None where it is one simple query.
+        """
         self.holds_slot = True
         self._unbounded = False
         self._granted_at = self._asked_at = now
-        self._measures.wait_granted.counts[0] += 1
-        server = self.pool.take_idle_or_none(settings, self.class_name)
-        if server is not None and server.settings is settings and now < server.check_from:
-            self.phase = _LINKED
+        self._measures.granted_at_once()
+        pool, settings = self.pool, self.settings
+        assert settings is not None, "an idle client has entered"
+        server = pool.take_idle_or_none(settings, self.class_name)
+        if server is not None and server.settings is settings and not pool.needs_check(server, now):
+            self._phase = _LINKED
             self.server = server
             server.link(self)
             return server
-        self._pending.append((buffer, facts))
+        self._pending.append((buffer, facts or ((_QUERY, 0, len(buffer)),)))
         self._pending_bytes += len(buffer)
-        self.phase = _DIALLING
+        self._phase = _DIALLING
         if server is not None:
             self.server_ready(server)
         else:
-            self.pool.want(self)
+            pool.want(self)
         return None
 
-    def _begin_slowly(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+    def _begin(self, buffer: bytes, facts: Sequence[Fact]) -> None:
+        """The client is idle and sends something."""
         if self._pending or self._is_clogged:
             self._keep(buffer, facts)
             if self._is_clogged:
@@ -353,8 +371,10 @@ class ClientConnection(asyncio.Protocol):
         if self._replays_parse and not self._unnamed_parse:
             self._keep(buffer, facts)
             self._refuse_unit(refusals.no_unnamed_statement())
-        elif seen.is_plain and seen.leaves_at < 0 and self._try_grant(self.id, self.class_name, now := self._now()):
-            server = self._fit_server_at_once(buffer, facts, now)
+        elif (
+            seen.is_plain and seen.leaves_at < 0 and self._gate.try_grant(self.id, self.class_name, now := clock.now())
+        ):
+            server = self._link_at_once(buffer, facts, now)
             if server is not None:
                 self._send(server, buffer, seen)
         else:
@@ -371,7 +391,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_pending(self) -> None:
         """The client is idle again and has sent more in the meantime."""
-        if self._pending and self.phase is _IDLE:
+        if self._pending and self._phase == _IDLE:
             buffer, facts = self._take_pending()
             self._begin(buffer, facts)
 
@@ -381,23 +401,23 @@ class ClientConnection(asyncio.Protocol):
         if down is not None:
             self._fail_for_want_of_server(down)
             return
-        if self.phase is _IDLE:
-            self.phase = _WAITING
-        self._asked_at = self._now()
+        if self._phase == _IDLE:
+            self._phase = _WAITING
+        self._asked_at = clock.now()
         self._unbounded = unbounded
-        desk.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=unbounded)
+        self._gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=unbounded)
 
     # -- what the gate decides ----------------------------------------------------------------------------------------
 
     def granted(self, grant: Grant) -> None:
         self.holds_slot = True
-        self._granted_at = self._now()
-        if self.phase is _WAITING:
-            self.phase = _DIALLING
+        self._granted_at = clock.now()
+        if self._phase == _WAITING:
+            self._phase = _DIALLING
         self.pool.want(self)
 
     def refused(self, refusal: Refuse) -> None:
-        if self.phase is _ENTERING:
+        if self._phase == _ENTERING:
             self.end(refusals.refused(refusal, "FATAL"))
         else:
             is_for_all = refusal.reason is not RefusalReason.PINNED_LIMIT
@@ -411,7 +431,7 @@ class ClientConnection(asyncio.Protocol):
 
         `is_for_all`: what the client has sent behind it is refused as well, for the same answer would be given to each.
         """
-        self.phase = _IDLE
+        self._phase = _IDLE
         local = self._local or LocalAnswers()
         buffer, facts = self._take_pending()
         if self._replays_parse and self._unnamed_parse:
@@ -435,10 +455,10 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_going_on = True
         try:
-            while self._pending and self.phase is _IDLE and not self._is_clogged:
+            while self._pending and self._phase == _IDLE and not self._is_clogged:
                 had = self._pending_bytes
                 self._begin_pending()
-                if self.phase is _IDLE and self._pending_bytes == had:
+                if self._phase == _IDLE and self._pending_bytes == had:
                     return  # the rest of a message is missing
         finally:
             self._is_going_on = False
@@ -458,7 +478,7 @@ class ClientConnection(asyncio.Protocol):
         self._fail_for_want_of_server(error)
 
     def _fail_for_want_of_server(self, error: ErrorFields) -> None:
-        if self.phase is _ENTERING:
+        if self._phase == _ENTERING:
             self.end(replace(error, severity="FATAL"))
         else:
             self._refuse_unit(replace(error, severity="ERROR"), is_for_all=True)
@@ -467,9 +487,9 @@ class ClientConnection(asyncio.Protocol):
         self._stop_lone_timer()
         server.link(self)
         self.server = server
-        if self.phase is _ENTERING:
+        if self._phase == _ENTERING:
             self._prepare_first_server(server)
-        elif self._now() >= server.check_from:
+        elif self.pool.needs_check(server, clock.now()):
             self._send_alone(server, "", None)  # idle for long: does it still answer?
         else:
             self._link(server)
@@ -487,7 +507,7 @@ class ClientConnection(asyncio.Protocol):
         server, self.server, self._lone_timer = self.server, None, None
         if server is not None:
             self.pool.close(server)
-        seconds, waited = self._desk.settings.pool.dial_timeout_seconds, self._now() - self._granted_at
+        seconds, waited = self._desk.settings.pool.dial_timeout_seconds, clock.now() - self._granted_at
         if server is None or waited > 1.5 * seconds:
             self.pool.gave_up(self)
             self.server_failed(refusals.server_silent(waited))
@@ -511,7 +531,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             server.transport.write(server.inject(apply_sql(changes), want=settings))
             self._desk.measures.parameters_reapplied += 1
-        self.phase = _LINKED
+        self._phase = _LINKED
         self._flush_pending()
         self._cancel_if_asked()
 
@@ -534,9 +554,9 @@ class ClientConnection(asyncio.Protocol):
         if error is not None:
             self._desk.measures.parameters_failed += 1
             self.end(replace(error, severity="FATAL"))
-        elif self.phase is _ENTERING:
+        elif self._phase == _ENTERING:
             self._first_server_is_fit(server)
-        elif self.phase is _DIALLING:
+        elif self._phase == _DIALLING:
             self._link(server)
         else:
             self._go_on_linked()
@@ -558,7 +578,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _go_on_linked(self) -> None:
         """An answer has settled what held back more of the client's."""
-        if self.phase is _LINKED and not self._must_hold():
+        if self._phase == _LINKED and not self._must_hold():
             self._flush_pending()
 
     def _flush_pending(self) -> None:
@@ -630,7 +650,7 @@ class ClientConnection(asyncio.Protocol):
             self._unsynced = True
 
     def _is_mid_message(self) -> bool:
-        return not self._cursor.at_boundary and self._cursor.held_bytes == 0
+        return self._cursor.is_mid_message()
 
     def unit_may_be_over(self) -> None:
         server = self.server
@@ -638,7 +658,7 @@ class ClientConnection(asyncio.Protocol):
         if self._unsynced or self.pins or self.session_hold or server.cancels_under_way:
             if self._desk.draining:
                 self._desk.tell_if_drained()
-        elif not self._cursor.at_boundary and self._cursor.held_bytes == 0:
+        elif self._cursor.is_mid_message():
             self._late_copy = True  # in mid-message
         elif self._copied:
             # What came between the copy data was not looked at: a Sync of ours ends whatever it may have begun.
@@ -653,13 +673,13 @@ class ClientConnection(asyncio.Protocol):
 
     def cancel_over(self) -> None:
         server = self.server
-        if server is not None and server.is_clean and self.phase is _LINKED:
+        if server is not None and server.is_clean and self._phase == _LINKED:
             self.unit_may_be_over()
 
     def _release_server(self, server: ServerConnection) -> None:
-        now = self._now()
-        if self.phase is _LINKED:
-            self.phase = _IDLE
+        now = clock.now()
+        if self._phase == _LINKED:
+            self._phase = _IDLE
         self.server = None
         server.unlink(now)
         if self._server_paused:
@@ -671,23 +691,20 @@ class ClientConnection(asyncio.Protocol):
         self._give_slot_back(now)
 
     def _slot_over(self) -> None:
-        self._give_slot_back(self._now())
+        self._give_slot_back(clock.now())
 
     def _give_slot_back(self, now: float) -> None:
         """The time it was held is noted."""
         self.holds_slot = False
         self._measures.held(now - self._granted_at, now - self._asked_at)
-        desk = self._desk
-        desk.gate.release(self.id, now)
-        if desk.draining:
-            desk.tell_if_drained()
+        self._gate.release(self.id, now)
 
     @property
     def is_busy(self) -> bool:
         """Waits or works: a drain gives it time. A session that is only held does not count."""
-        if self.phase is _LINKED and self.server is not None:
+        if self._phase == _LINKED and self.server is not None:
             return not self.server.is_clean or self._unsynced
-        return self.phase not in (_IDLE, _GONE)
+        return self._phase not in (_IDLE, _GONE)
 
     def reclassify(self) -> None:
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
@@ -702,13 +719,13 @@ class ClientConnection(asyncio.Protocol):
         name = settings.values.get("application_name", "")
         if had is not None and had.values.get("application_name", "") != name:
             self.reclassify()
-        self._dialect = self._read_dialect()
+        self._read_dialect()
 
-    def _read_dialect(self) -> Dialect:
+    def _read_dialect(self) -> None:
         table, settings = self.pool.table, self.settings
         followed = REPORTED_SETTABLE if table.is_reported("search_path") else FOLLOWED_PARAMETERS
-        plain_strings = settings is None or settings.values.get("standard_conforming_strings") != "off"
-        return Dialect(followed, not plain_strings)
+        self._backslash_escapes = settings is not None and settings.values.get("standard_conforming_strings") == "off"
+        self._dialect = Dialect(followed, self._backslash_escapes)
 
     # -- session state that cannot be shared ---------------------------------------------------------------------------
 
@@ -723,7 +740,7 @@ class ClientConnection(asyncio.Protocol):
         if not seen.pins:
             return True
         if not self._unbounded and not self.session_hold:
-            refusal = self._desk.gate.request_pin(self.id)
+            refusal = self._gate.request_pin(self.id)
             if refusal is not None:
                 self._refuse_in_transaction(server, refusals.refused(refusal, "ERROR"), buffer, facts)
                 return False
@@ -752,7 +769,7 @@ class ClientConnection(asyncio.Protocol):
             self.pins -= found.clears
             if not self.pins and not self.session_hold:
                 self._unbounded = False
-                self._desk.gate.unpin(self.id)
+                self._gate.unpin(self.id)
         # Nothing can be sent ahead of what is under way already, and nothing succeeds in a failed transaction.
         if self._reset and not server.awaiting and server.last_status != FAILED_STATUS:
             names, self._reset = self._reset, frozenset()
@@ -795,7 +812,7 @@ class ClientConnection(asyncio.Protocol):
             return
         in_block = server.last_status != IDLE_STATUS
         self._keep(buffer, facts)
-        self.phase = _CLEANING
+        self._phase = _CLEANING
         self.server = None
         Cleaning(server, self.pool, self._desk.canceller, lambda: self._cleaned(in_block, error)).begin(
             is_dirty=bool(self.pins), is_mid_message=self._is_mid_message()
@@ -803,7 +820,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _cleaned(self, in_block: bool, error: ErrorFields) -> None:
         self._slot_over()
-        if self.phase is _GONE:
+        if self._phase == _GONE:
             return
         if in_block:
             self._local = LocalAnswers()
@@ -815,11 +832,11 @@ class ClientConnection(asyncio.Protocol):
     def cancel_requested(self) -> None:
         """A CancelRequest names this client."""
         desk = self._desk
-        if self.phase is _WAITING:
+        if self._phase == _WAITING:
             desk.measures.cancels_of_waiting += 1
-            desk.gate.leave(self.id, self.class_name, self._now() - self._asked_at)
+            self._gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
             self._refuse_unit(refusals.cancelled_while_waiting())
-        elif self.phase is _DIALLING and self.server is None:
+        elif self._phase == _DIALLING and self.server is None:
             desk.measures.cancels_of_waiting += 1
             self.pool.gave_up(self)
             self._stop_lone_timer()
@@ -832,9 +849,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _leave(self, *, work_goes_on: bool = False) -> None:
         """The client is gone, or is being sent away. Whatever it holds goes back, in its own time."""
-        if self.phase is _GONE:
+        if self._phase == _GONE:
             return
-        phase, self.phase = self.phase, _GONE
+        phase, self._phase = self._phase, _GONE
         self._stop_timers()
         desk, server = self._desk, self.server
         self.server = None
@@ -845,11 +862,11 @@ class ClientConnection(asyncio.Protocol):
                 is_mid_message=self._unsynced or self._is_mid_message(),
                 work_goes_on=work_goes_on,
             )
-        elif phase is not _CLEANING and self.holds_slot:
+        elif phase != _CLEANING and self.holds_slot:
             self.pool.gave_up(self)
             self._slot_over()
         else:
-            desk.gate.leave(self.id, self.class_name, self._now() - self._asked_at)
+            self._gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
         self._pending.clear()
         desk.client_left(self)
 

@@ -15,7 +15,7 @@ from proxy.session.client import ClientConnection
 from proxy.session.frontdesk import Frontdesk, Identity
 from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
-from proxy.session.transports import set_up
+from proxy.session.transports import as_protocol, set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Cursor, login_cursor
@@ -100,7 +100,7 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _hand_over(self) -> None:
         """The socket belongs to the client once nothing of it is queued here: its bytes must not change places."""
         if self._client is not None and not self._steps_queued and not self.transport.is_closing():
-            self.transport.set_protocol(self._client)
+            self.transport.set_protocol(as_protocol(self._client))
 
     def _take(self, data: bytes) -> None:
         if self._client is not None:

@@ -9,15 +9,22 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar, cast
 
 from proxy.session.settings import PoolSettings, SslMode, UpstreamSettings
-from proxy.session.transports import as_stream
+from proxy.session.transports import Receiver, as_stream
 from proxy.session.urgency import Turns
 from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import encode_ssl_request
 
-P = TypeVar("P", bound=asyncio.Protocol)
+
+class Dialling(Receiver, Protocol):
+    """What is to read a socket that is opened for it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+
+P = TypeVar("P", bound=Dialling)
 
 
 class DialFailed(Exception):  # noqa: N818 - says what happened
@@ -90,10 +97,10 @@ class Connector:
 
         Raises DialFailed. The caller bounds the time.
         """
+        open_one = self._open_tls if self._wants_tls() else self._open_plain
         try:
-            if self._wants_tls():
-                return await self._open_tls(make_protocol)
-            return await self._open_plain(make_protocol)
+            protocol = await open_one(cast("Callable[[], asyncio.Protocol]", make_protocol))
+            return cast("P", protocol)
         except ssl.SSLError as error:
             raise self._outage(f"TLS with the server failed: {error.reason or error}", "check upstream.url") from error
         except OSError as error:
@@ -115,7 +122,7 @@ class Connector:
         is_unix = self.upstream.host.startswith("/")
         return not is_unix and self.upstream.ssl_mode not in (SslMode.DISABLE, SslMode.ALLOW)
 
-    async def _open_plain(self, make_protocol: Callable[[], P]) -> P:
+    async def _open_plain(self, make_protocol: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
         host, port = self.upstream.host, self.upstream.port
         if host.startswith("/"):
             _, protocol = await self.loop.create_unix_connection(make_protocol, f"{host}/.s.PGSQL.{port}")
@@ -123,7 +130,7 @@ class Connector:
         _, protocol = await self.loop.create_connection(make_protocol, host, port)
         return protocol
 
-    async def _open_tls(self, make_protocol: Callable[[], P]) -> P:
+    async def _open_tls(self, make_protocol: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
         answer: asyncio.Future[bytes] = self.loop.create_future()
         host, port = self.upstream.host, self.upstream.port
         transport, _ = await self.loop.create_connection(lambda: _SslNegotiation(answer), host, port)
@@ -148,7 +155,9 @@ class Connector:
         transport.resume_reading()
         return protocol
 
-    async def _encrypt(self, transport: asyncio.Transport, make_protocol: Callable[[], P]) -> P:
+    async def _encrypt(
+        self, transport: asyncio.Transport, make_protocol: Callable[[], asyncio.Protocol]
+    ) -> asyncio.Protocol:
         context, name = self.upstream.ssl_context, self.upstream.server_name
         assert context is not None, "a sslmode that wants TLS comes with a context"
         protocol = make_protocol()

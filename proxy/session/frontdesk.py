@@ -7,7 +7,7 @@ Does not know: listening sockets and logins (`listener`, `client_login`), how se
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
@@ -16,6 +16,7 @@ import structlog
 
 from proxy.admission.classes import ClientId
 from proxy.admission.classification import Classifier
+from proxy.session import clock
 from proxy.session.cancel import CancelKeys, Canceller
 from proxy.session.client import ClientConnection
 from proxy.session.gate import Door, Gate
@@ -71,7 +72,6 @@ class Frontdesk:
         self.measures = measures
         self.tasks = tasks
         self.loop = loop
-        self.now: Callable[[], float] = loop.time
         self.log = structlog.get_logger()
         self.keys = CancelKeys()
         self.canceller = Canceller(registry.connector, measures, tasks)
@@ -112,7 +112,8 @@ class Frontdesk:
 
     @staticmethod
     def pool_joined(client: ClientConnection) -> None:
-        client.pool.clients[client.class_name] += 1
+        counts = client.pool.clients
+        counts[client.class_name] = counts.get(client.class_name, 0) + 1
 
     @staticmethod
     def pool_left(client: ClientConnection) -> None:
@@ -123,7 +124,7 @@ class Frontdesk:
 
     def idle_kept_from(self, class_name: str, present: Collection[str]) -> int:
         """Idle connections that `class_name` leaves alone: what is held for more urgent classes and not in use."""
-        urgency, controller, now = self.behaviour(class_name).priority, self.gate.controller, self.now()
+        urgency, controller, now = self.behaviour(class_name).priority, self.gate.controller, clock.now()
         return sum(
             controller.held_unused(other, now)
             for other in present
@@ -172,6 +173,7 @@ class Frontdesk:
     async def drain(self, timeout_seconds: float) -> None:
         """Refuse new clients and wait, at most so long, until nobody waits or works."""
         self.draining = True
+        self.gate.after_release = self.tell_if_drained
         self._drained = asyncio.Event()
         self.tell_if_drained()
         try:

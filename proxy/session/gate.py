@@ -7,13 +7,16 @@ Does not know: the rule, what a client does with a slot.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.admission.classes import ClientId
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.places import ClientPlaces
+from proxy.session import clock
 from proxy.session.measures import Measures
+
+_LOOP_RESOLUTION_SECONDS: Final = 0.001
 
 
 class Applicant(Protocol):
@@ -91,13 +94,13 @@ class DecisionLoop:
             self._timer.cancel()
             self._timer = None
         if wakeup_at is not None:
-            # Kept here: for a time that has come uvloop returns a handle that does not know its `when`.
             self._wakes_at = wakeup_at
-            self._timer = self._loop.call_at(wakeup_at, self._wake)
+            # The loop counts in whole milliseconds: never woken before the time, and so never in vain.
+            self._timer = self._loop.call_later(wakeup_at - clock.now() + _LOOP_RESOLUTION_SECONDS, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self.deliver(self._core.advance(self._loop.time()))
+        self.deliver(self._core.advance(clock.now()))
 
     def close(self) -> None:
         if self._timer is not None:
@@ -113,36 +116,42 @@ class Gate:
         self._measures = measures
         self._loop = loop
         self._decisions = DecisionLoop(controller, self._count, loop)
-        self.try_grant = controller.try_grant  # the hot path goes straight to the core
+        self.after_release: Callable[[], None] | None = None  # somebody counts what is still held, as a drain does
 
     def request(self, applicant: Applicant, class_name: str, flow: Hashable, *, unbounded: bool = False) -> None:
         """`granted` or `refused` of the applicant is called, possibly before this returns."""
         self._decisions.applicants[applicant.id] = applicant
-        now = self._loop.time()
+        now = clock.now()
         self._decisions.deliver(
             self.controller.request(applicant.id, class_name, flow=flow, now=now, unbounded=unbounded)
         )
 
-    def release(self, client: ClientId, now: float | None = None) -> None:
-        decisions = self.controller.release(client, self._loop.time() if now is None else now)
+    def try_grant(self, client: ClientId, class_name: str, now: float) -> bool:
+        """The hot path: a slot at once, or nothing has happened and `request` is to be called."""
+        return self.controller.try_grant(client, class_name, now)
+
+    def release(self, client: ClientId, now: float) -> None:
+        decisions = self.controller.release(client, now)
         if decisions or self._decisions.applicants:
             self._decisions.deliver(decisions)
+        if self.after_release is not None:
+            self.after_release()
 
     def leave(self, client: ClientId, class_name: str, waited_seconds: float) -> None:
         """A waiting client is gone or was cancelled: it leaves the queue at once."""
         if self._decisions.applicants.pop(client, None) is None:
             return
         self._measures.of(class_name).wait_left.observe(waited_seconds)
-        self._decisions.deliver(self.controller.leave(client, self._loop.time()))
+        self._decisions.deliver(self.controller.leave(client, clock.now()))
 
     def request_pin(self, client: ClientId) -> Refuse | None:
-        return self.controller.request_pin(client, self._loop.time())
+        return self.controller.request_pin(client, clock.now())
 
     def unpin(self, client: ClientId) -> None:
-        self._decisions.deliver(self.controller.unpin(client, self._loop.time()))
+        self._decisions.deliver(self.controller.unpin(client, clock.now()))
 
     def refuse_all_waiting(self, reason: RefusalReason) -> None:
-        self._decisions.deliver(self.controller.refuse_all_waiting(reason, self._loop.time()))
+        self._decisions.deliver(self.controller.refuse_all_waiting(reason, clock.now()))
 
     def deliver(self, decisions: Sequence[Decision]) -> None:
         """Apply decisions that an operator's order or a reload has caused."""
@@ -173,7 +182,7 @@ class Door:
 
     def join(self, applicant: Applicant, class_name: str, timeout_seconds: float) -> None:
         self._decisions.applicants[applicant.id] = applicant
-        now = self._loop.time()
+        now = clock.now()
         self._decisions.deliver(self.places.join(applicant.id, class_name, now, timeout_seconds))
 
     def deliver(self, decisions: Sequence[Decision]) -> None:
@@ -183,7 +192,7 @@ class Door:
     def left(self, client: ClientId) -> None:
         """A client that had a place, or waited for one, is gone."""
         self._decisions.applicants.pop(client, None)
-        self._decisions.deliver(self.places.left(client, self._loop.time()))
+        self._decisions.deliver(self.places.left(client, clock.now()))
 
     def close(self) -> None:
         self._decisions.close()

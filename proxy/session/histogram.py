@@ -4,6 +4,7 @@ Owns: bucket counts and the sum of what was observed.
 Does not know: metric names, Prometheus, what is measured.
 """
 
+from array import array
 from bisect import bisect_left
 
 # Seconds. From below one loop turn (an immediate grant) to the longest wait a queue may be configured for.
@@ -13,17 +14,38 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class Histogram:
     """Counts per bucket: `counts[i]` holds values <= `bounds[i]`, the last one all that are larger. Not cumulative."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_counts", "_lowest", "bounds", "sum")
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self._lowest = bounds[0]
+        self._counts = array("q", [0] * (len(bounds) + 1))
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    @property
+    def counts(self) -> list[int]:
+        return list(self._counts)
 
     @property
     def count(self) -> int:
-        return sum(self.counts)
+        return sum(self._counts)
+
+    def observe(self, value: float) -> None:
+        bucket = 0 if value <= self._lowest else bisect_left(self.bounds, value)
+        self._counts[bucket] += 1
+        self.sum += value
+
+    def observe_zeros(self, times: int) -> None:
+        """The same as `observe(0.0)` so many times."""
+        self._counts[0] += times
+
+    def add(self, other: "Histogram") -> None:
+        """Count what `other` has counted as well. The bounds are the same."""
+        for bucket, count in enumerate(other.counts):
+            self._counts[bucket] += count
+        self.sum += other.sum
+
+    def clear(self) -> None:
+        for bucket in range(len(self._counts)):
+            self._counts[bucket] = 0
+        self.sum = 0.0

@@ -7,9 +7,10 @@ Does not know: why it is asked. Whoever runs inside a budget takes a slot of the
 import asyncio
 from typing import Final
 
+from proxy.session import clock
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
-from proxy.session.server import ServerConnection
+from proxy.session.server import Holder, ServerConnection
 from proxy.wire import messages
 from proxy.wire.framing import server_cursor
 from proxy.wire.messages import ErrorFields
@@ -26,11 +27,12 @@ class OwnQueryFailed(Exception):  # noqa: N818 - says what happened
         self.fields = fields
 
 
-class OwnQuery:
+class OwnQuery(Holder):
     """One query on one pool. It is its own client: what the server sends ends here."""
 
     def __init__(self, pool: Pool, sql: str, *, timeout_seconds: float) -> None:
         self.settings: Settings | None = None
+        self.transport = self
         self.urgency = 0
         self.class_name = "internal"
         self._pool = pool
@@ -61,7 +63,7 @@ class OwnQuery:
         if server is None:
             self._pool.gave_up(self)
         elif server.is_clean:
-            server.unlink(self._pool.registry.loop.time())
+            server.unlink(clock.now())
             self._pool.put_idle(server)
         else:
             self._pool.close(server)
@@ -74,17 +76,13 @@ class OwnQuery:
     def server_ready(self, server: ServerConnection) -> None:
         self._server = server
         server.link(self)
-        server.send(messages.query(self._sql), (messages.QUERY,))
+        server.send_one(messages.query(self._sql), messages.QUERY)
 
     def server_failed(self, error: ErrorFields) -> None:
         self._error = error
         self._finish()
 
     # -- what the server sends ----------------------------------------------------------------------------------------
-
-    @property
-    def transport(self) -> "OwnQuery":
-        return self
 
     def write(self, data: bytes) -> None:
         buffer, facts = self._cursor.feed(data)

@@ -7,10 +7,13 @@ Source: PostgreSQL manual, "ParameterStatus" (protocol-flow, Asynchronous Operat
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from proxy.wire.sql import FOLLOWED_PARAMETERS
+
+if TYPE_CHECKING:
+    from proxy.session.server import ServerConnection
 
 # Reported by the server and settable by anyone: a ParameterStatus tells every change, whoever caused it.
 # search_path is reported from version 18 on; where the server does not report it, a change of it by SET pins.
@@ -39,12 +42,15 @@ class Settings:
     """An interned set of parameter values: two are equal exactly when they are the same object.
 
     `values` maps lower-case names to values as the server reported them (or, where it does not report, as asked for).
+    `idle` are the idle server connections that have them, and belongs to `idle.IdleConnections`.
     """
 
-    __slots__ = ("__weakref__", "values")
+    __slots__ = ("__weakref__", "idle", "is_listed", "values")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
+        self.idle: list[ServerConnection] = []
+        self.is_listed = False
 
 
 class SettingsTable:

@@ -10,13 +10,14 @@ is closed first and counts until it is gone.
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Final, Protocol
 
 import structlog
 
+from proxy.session import clock
 from proxy.session.connector import Connector, DialFailed
+from proxy.session.idle import IdleConnections
 from proxy.session.measures import Measures
 from proxy.session.parameters import Settings, SettingsTable
 from proxy.session.server import ServerConnection, ServerState
@@ -75,8 +76,8 @@ class Registry:
         self.pools: dict[tuple[str, str], Pool] = {}
         self.on_unresponsive: UnresponsiveHandler | None = None
         self.idle_kept_from: IdleKeeper = _keep_nothing
-        self._waiting_for_room: list[Pool] = []
-        self._evicting: set[ServerConnection] = set()
+        self.waiting_for_room: list[Pool] = []
+        self.evicting: set[ServerConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
@@ -95,27 +96,27 @@ class Registry:
     def count(self) -> int:
         return len(self.connections) + self.dialling
 
+    def has_room(self) -> bool:
+        """One more connection may be dialled now."""
+        return len(self.connections) + self.dialling < self.total
+
     def ask_for_room(self, pool: "Pool") -> None:
         """`pool.dial` is called once there is room for one more connection, at once or later."""
         if self.count < self.total:
             self._dial(pool)
             return
-        self._waiting_for_room.append(pool)
+        self.waiting_for_room.append(pool)
         self.make_room()
-
-    @property
-    def room_is_wanted(self) -> bool:
-        return bool(self._waiting_for_room)
 
     def make_room(self) -> None:
         """Evict for those who wait for room. Also called when a connection begins to idle: before there was none."""
-        if len(self._waiting_for_room) > len(self._evicting):
+        if len(self.waiting_for_room) > len(self.evicting):
             self._evict_coldest()
 
     def room_given_back(self) -> None:
-        while self._waiting_for_room and self.count < self.total:
-            pool = min(self._waiting_for_room, key=Pool.most_urgent)
-            self._waiting_for_room.remove(pool)
+        while self.waiting_for_room and self.count < self.total:
+            pool = min(self.waiting_for_room, key=Pool.most_urgent)
+            self.waiting_for_room.remove(pool)
             if pool.still_wants_dial():
                 self._dial(pool)
 
@@ -137,7 +138,7 @@ class Registry:
 
     def gone(self, server: ServerConnection) -> None:
         self.connections.discard(server)
-        self._evicting.discard(server)
+        self.evicting.discard(server)
         self.is_over_total = self.count > self.total
         self.room_given_back()
         self.make_room()
@@ -160,7 +161,7 @@ class Registry:
         """A new budget: idle connections above it close first; nobody who works is disturbed."""
         self.total = total
         self.is_over_total = self.count > total
-        while self.count - len(self._evicting) > total and self._evict_coldest():
+        while self.count - len(self.evicting) > total and self._evict_coldest():
             pass
         self.room_given_back()
 
@@ -172,7 +173,7 @@ class Registry:
         coldest = min((head for pool in self.pools.values() for head in pool.coldest()), default=None, key=_idle_since)
         if coldest is None:
             return False
-        self._evicting.add(coldest)
+        self.evicting.add(coldest)
         self._owner(coldest).close_idle(coldest)
         return True
 
@@ -190,7 +191,7 @@ class Registry:
 
     def _close_aged(self) -> None:
         self._sweep = None
-        now = self.loop.time()
+        now = clock.now()
         oldest = now - self.settings.server_idle_timeout_seconds
         for server in list(self.idle()):
             if server.idle_since < oldest or now > server.retire_at:
@@ -237,9 +238,8 @@ class Pool:
         self.check_after_seconds = registry.settings.check_after_seconds
         self.credentials: Credentials | None = None
         self.tries_while_down = False  # true for the pool of the proxy's own queries
-        self.idle_count = 0
-        self.clients: Counter[str] = Counter()  # logged-in clients of this pool by class
-        self._by_settings: dict[Settings, dict[ServerConnection, None]] = {}
+        self.clients: dict[str, int] = {}  # logged-in clients of this pool by class
+        self._idle = IdleConnections()
         self._wanting: UrgentQueue[Granted] = UrgentQueue()
         self._asked = 0  # dials under way or waiting for room; at least one for each that wants
         self._dialling = 0  # of these, those under way
@@ -250,43 +250,36 @@ class Pool:
         """The most recently used idle connection, one that already has `settings` where there is one."""
         if self._is_kept_from(class_name):
             return None
-        group = self._by_settings.get(settings)
-        if group is None:
-            if not self._by_settings:
-                return None
-            settings, group = next(reversed(self._by_settings.items()))
-        server = group.popitem()[0]
-        self.idle_count -= 1
-        if not group:
-            del self._by_settings[settings]
-        return server
+        return self._idle.take(settings)
+
+    def needs_check(self, server: ServerConnection, now: float) -> bool:
+        """It was idle for so long that it may have died without a word."""
+        return now >= server.idle_since + self.check_after_seconds
 
     def _is_kept_from(self, class_name: str) -> bool:
         """The idle connections are warm ones of more urgent classes, and there is room to dial another.
 
         Without this a burst of bulk work would take them all at its first moment, and customers would wait for dials.
         """
-        registry = self.registry
-        if len(self.clients) <= 1 or registry.count >= registry.total:
+        if len(self.clients) <= 1 or not self.registry.has_room():
             return False
-        return self.idle_count <= registry.idle_kept_from(class_name, self.clients)
+        return self._idle.count <= self.registry.idle_kept_from(class_name, self.clients)
 
-    def put_idle(self, server: ServerConnection, *, is_new: bool = False) -> None:
+    def put_idle(self, server: ServerConnection, is_new: bool = False) -> None:
         """A clean connection comes back, or a dial succeeded. The next in need gets it, else it idles."""
+        registry = self.registry
         is_retired = server.retire_at < server.idle_since
-        if self._wanting and not is_retired and (is_new or not self._is_kept_from(self._wanting.first().class_name)):
+        # Who wants a connection has asked for a dial: without one, and unless this is its outcome, nobody waits.
+        is_wanted = (is_new or self._asked) and self._wanting and not is_retired
+        if is_wanted and (is_new or not self._is_kept_from(self._wanting.first().class_name)):
             self._wanting.popleft().server_ready(server)
             return
-        if is_retired or self.registry.is_over_total:
+        if is_retired or registry.is_over_total:
             self.close(server)  # where somebody waits, a dial for him is under way
             return
-        group = self._by_settings.get(server.settings)
-        if group is None:
-            group = self._by_settings[server.settings] = {}
-        group[server] = None
-        self.idle_count += 1
-        if self.registry.room_is_wanted:
-            self.registry.make_room()
+        self._idle.put(server)
+        if registry.waiting_for_room:
+            registry.make_room()
 
     def want(self, granted: Granted) -> None:
         """`granted.server_ready` or `server_failed` is called, possibly before this returns."""
@@ -391,7 +384,7 @@ class Pool:
 
     def _start_life(self, server: ServerConnection) -> None:
         lifetime = self.registry.settings.server_lifetime_seconds * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
-        server.retire_at = self.registry.loop.time() + lifetime
+        server.retire_at = clock.now() + lifetime
         self.registry.watch_ages()
 
     async def _after_failure(self, failure: DialFailed) -> None:
@@ -417,36 +410,24 @@ class Pool:
         """The server is full although the budget is not. Wait and ask again while somebody waits for it."""
         self.registry.measures.dial_retries += 1
         await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 (jitter)
-        return bool(self._wanting) and self._wanting.first().gives_up_at() > self.registry.loop.time()
+        return bool(self._wanting) and self._wanting.first().gives_up_at() > clock.now()
 
     # -- idle connections ---------------------------------------------------------------------------------------------
 
     def idle(self) -> Iterator[ServerConnection]:
-        for group in self._by_settings.values():
-            yield from group
+        return iter(self._idle)
 
     def coldest(self) -> Iterator[ServerConnection]:
-        """The longest idle connection of each group."""
-        for group in self._by_settings.values():
-            yield next(iter(group))
+        """Some idle connections, the longest idle one among them."""
+        return self._idle.coldest()
 
     @property
     def is_unused(self) -> bool:
-        return not (self._by_settings or self._wanting or self._asked or self.table.is_known or self.clients)
+        return not (self._idle.count or self._wanting or self._asked or self.table.is_known or self.clients)
 
     def close_idle(self, server: ServerConnection) -> None:
-        self._forget_idle(server)
+        self._idle.remove(server)
         self.close(server)
-
-    def _forget_idle(self, server: ServerConnection) -> bool:
-        for settings, group in self._by_settings.items():
-            if server in group:
-                del group[server]
-                self.idle_count -= 1
-                if not group:
-                    del self._by_settings[settings]
-                return True
-        return False
 
     def close(self, server: ServerConnection) -> None:
         """End a connection. It counts until it is gone; where that takes too long, `on_unresponsive` is told."""
@@ -461,7 +442,7 @@ class Pool:
     # -- what a server connection tells its pool ----------------------------------------------------------------------
 
     def gone(self, server: ServerConnection) -> None:
-        if self._forget_idle(server):
+        if self._idle.remove(server):
             self.registry.measures.servers_lost_idle += 1
         self.registry.gone(server)
 
@@ -473,7 +454,7 @@ class Pool:
         self.registry.measures.protocol_violations["server"] += 1
         log.warning("server_broke_protocol", violation=str(violation), database=self.database)
         client = server.client
-        self._forget_idle(server)
+        self._idle.remove(server)
         self.close(server)
         if client is not None:
             client.server_lost(server)

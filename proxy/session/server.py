@@ -10,16 +10,17 @@ max_connections until it has noticed.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
+from proxy.session import clock
+from proxy.session.awaited import Awaited
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
 from proxy.session.transports import set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.framing import BACKEND_TYPES, Cursor, Fact
+from proxy.wire.framing import Fact, server_cursor
 from proxy.wire.login import LoginState, ServerLogin
 from proxy.wire.messages import ErrorFields
 
@@ -62,36 +63,42 @@ class Writable(Protocol):
     def resume_reading(self) -> None: ...
 
 
-class LinkedClient(Protocol):
-    """What a server connection expects of whoever holds it."""
+class Holder:
+    """Whoever holds a server connection. A base class and no Protocol: the relay calls it for every answer."""
 
-    @property
-    def transport(self) -> Writable: ...
+    __slots__ = ("transport",)
+
+    transport: Writable
 
     def unit_may_be_over(self) -> None:
         """The server is idle outside a transaction and owes no answer."""
+        raise NotImplementedError
 
     def server_lost(self, server: "ServerConnection") -> None:
         """The server closed its side while linked."""
+        raise NotImplementedError
 
     def injected_done(self, server: "ServerConnection", error: ErrorFields | None) -> None:
         """What the proxy sent of its own is answered; after an error nothing of the client's has run."""
+        raise NotImplementedError
 
     def copy_begins(self) -> None:
         """The server waits for copy data."""
+        raise NotImplementedError
 
     def cancel_over(self) -> None:
         """A cancel that was under way to this connection can no longer reach it."""
+        raise NotImplementedError
 
     def ready(self, failed: bool) -> None:
         """A ReadyForQuery of the client's own has passed, an ErrorResponse before it if `failed`."""
+        raise NotImplementedError
 
 
 class ServerOwner(Protocol):
     """What a server connection expects of its pool."""
 
     table: SettingsTable
-    check_after_seconds: float  # idle for so long, a connection is tried before it is handed out
 
     def gone(self, server: "ServerConnection") -> None: ...
 
@@ -101,26 +108,35 @@ class ServerOwner(Protocol):
     def broke_protocol(self, server: "ServerConnection", violation: ProtocolViolation) -> None: ...
 
 
-# In CPython 3.11 naming a member of an enum costs as much as a call, and these are compared for every message.
-_LOGIN: Final = ServerState.LOGIN
-_IDLE: Final = ServerState.IDLE
-_LINKED: Final = ServerState.LINKED
-_CLOSING: Final = ServerState.CLOSING
-_GONE: Final = ServerState.GONE
+# Numbers inside, for they are compared at every message; `state` shows them by name.
+_LOGIN: Final = 0
+_IDLE: Final = 1
+_LINKED: Final = 2
+_CLOSING: Final = 3
+_GONE: Final = 4
+_STATES: Final = (
+    ServerState.LOGIN,
+    ServerState.IDLE,
+    ServerState.LINKED,
+    ServerState.CLOSING,
+    ServerState.GONE,
+)
 _READY_FOR_QUERY: Final = messages.READY_FOR_QUERY
+_READY_BYTES: Final = 6
+_IDLE_STATUS: Final = IDLE_STATUS
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection:
     """The protocol object of one server connection."""
 
     def __init__(self, pool: ServerOwner, login: ServerLogin, loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.loop = loop
         self.transport: asyncio.Transport
-        self.cursor = Cursor(_WANTED_AT_LOGIN, max_held_bytes=_MAX_HELD, known=BACKEND_TYPES)
-        self.state = _LOGIN
-        self.client: LinkedClient | None = None
-        self.awaiting: deque[int] = deque()
+        self.cursor = server_cursor(_WANTED_AT_LOGIN, max_held_bytes=_MAX_HELD)
+        self._state = _LOGIN
+        self.client: Holder | None = None
+        self.awaiting = Awaited()
         self.last_status = IDLE_STATUS
         self.copying_in = False
         self.settings: Settings = pool.table.neutral
@@ -130,8 +146,7 @@ class ServerConnection(asyncio.Protocol):
         self.cancels_under_way = 0
         self.on_gone: Callable[[], None] | None = None
         self.tells_ready = False  # the holder wants ready(): it has something to learn from the next answer
-        self.idle_since = loop.time()
-        self.check_from = self.idle_since + pool.check_after_seconds
+        self.idle_since = clock.now()
         self.retire_at = float("inf")
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self._login = login
@@ -149,39 +164,44 @@ class ServerConnection(asyncio.Protocol):
         self.transport.write(self._login.start())
 
     def data_received(self, data: bytes) -> None:
+        client = self.client
+        if client is not None and self._is_usual_answer(data):
+            # The hot path, and the same as `_note` for it: one unit is over, outside a transaction.
+            client.transport.write(data)
+            self.awaiting.pop()
+            self.last_status = _IDLE_STATUS
+            self.copying_in = False
+            client.unit_may_be_over()
+            return
         try:
             buffer, facts = self.cursor.feed(data)
-            client = self.client
             if client is None:
                 self._received_unlinked(buffer, facts)
             elif self._swallowing:
                 self._swallow(client, buffer, facts)
             else:
-                # The hot path: what the server says goes on as it is, then the facts are looked at.
                 client.transport.write(buffer)
-                if (
-                    len(facts) == 1
-                    and facts[0][0] == _READY_FOR_QUERY
-                    and len(self.awaiting) == 1
-                    and buffer[facts[0][2] - 1] == IDLE_STATUS
-                    and not (self.tells_ready or self._failed)
-                ):
-                    # The same as _note, for the usual reply: one unit is over, outside a transaction.
-                    self.awaiting.popleft()
-                    self.last_status = IDLE_STATUS
-                    self.copying_in = False
-                    client.unit_may_be_over()
-                elif facts:
+                if facts:
                     self._note(client, buffer, facts)
         except ProtocolViolation as violation:
             self.pool.broke_protocol(self, violation)
+
+    def _is_usual_answer(self, data: bytes) -> bool:
+        """The end of the one answer that is awaited: nothing to be looked at but the ReadyForQuery at its end."""
+        return (
+            len(data) >= _READY_BYTES
+            and data[len(data) - 1] == _IDLE_STATUS
+            and self.awaiting.is_one()
+            and not (self.tells_ready or self._failed or self._swallowing)
+            and self.cursor.is_last(data, _READY_FOR_QUERY, _READY_BYTES)
+        )
 
     def eof_received(self) -> None:
         """Returning None closes our side too; connection_lost follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         client, self.client = self.client, None
-        self.state = _GONE
+        self._state = _GONE
         on_gone, self.on_gone = self.on_gone, None
         why = f"the server hung up during login{f' ({exc})' if exc else ''}"
         self._login_ends(ErrorFields("FATAL", "08006", why, None, None))
@@ -203,11 +223,11 @@ class ServerConnection(asyncio.Protocol):
 
     # -- linking ----------------------------------------------------------------------------------------------------
 
-    def link(self, client: LinkedClient) -> None:
+    def link(self, client: Holder) -> None:
         assert self.client is None, "linked twice"
-        assert self.state is _IDLE, f"linked while {self.state}"
+        assert self._state == _IDLE, f"linked while {self.state}"
         self.client = client
-        self.state = _LINKED
+        self._state = _LINKED
         if self.is_full:
             client.transport.pause_reading()
 
@@ -218,20 +238,24 @@ class ServerConnection(asyncio.Protocol):
             # The server gave up what it had not read yet. It takes the rest in its own time; the client goes on now.
             self.client.transport.resume_reading()
         self.client = None
-        self.state = _IDLE
+        self._state = _IDLE
         self.tells_ready = False
         self.idle_since = now
-        self.check_from = now + self.pool.check_after_seconds
 
     @property
     def is_clean(self) -> bool:
         """Nothing is owed and no transaction is open: another client may use it, if the session state allows."""
-        return not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in
+        return not self.awaiting and self.last_status == _IDLE_STATUS and not self.copying_in
 
     def send(self, data: bytes, kinds: Iterable[int]) -> None:
         """Forward the client's bytes; `kinds` are the types in them that are answered with a ReadyForQuery."""
         self.transport.write(data)
         self.awaiting.extend(kinds)
+
+    def send_one(self, data: bytes, kind: int) -> None:
+        """The same for one message."""
+        self.transport.write(data)
+        self.awaiting.push(kind)
 
     def inject(self, sql: str, *, want: Settings | None = None) -> bytes:
         """Bytes to be sent ahead of the client's own; the replies are swallowed and `injected_done` is called.
@@ -248,7 +272,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _inject(self, want: Settings | None) -> None:
         assert not self.awaiting, "injected behind messages that are not answered yet"
-        self.awaiting.append(INJECTED)
+        self.awaiting.push(INJECTED)
         self._swallowing = True
         self._injected_want = want
 
@@ -259,9 +283,13 @@ class ServerConnection(asyncio.Protocol):
         self.cursor.wanted = _WANTED + bytes((messages.PARSE_COMPLETE,))
 
     @property
+    def state(self) -> ServerState:
+        return _STATES[self._state]
+
+    @property
     def is_mid_message(self) -> bool:
         """The holder has been sent the beginning of a message: whatever follows would be taken for the rest of it."""
-        return not self.cursor.at_boundary and self.cursor.held_bytes == 0
+        return self.cursor.is_mid_message()
 
     @property
     def ignores_sync(self) -> bool:
@@ -280,7 +308,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """The server has not closed its side yet."""
-        return self.state is not _GONE
+        return self._state != _GONE
 
     def terminate(self) -> None:
         """Ask the server to end this session. It is gone when its side is closed, not before.
@@ -288,10 +316,10 @@ class ServerConnection(asyncio.Protocol):
         What it still sends is thrown away. The write side is closed too: the client may have left in the middle of a
         message, and the server would take a Terminate for the rest of it.
         """
-        if self.state in (_CLOSING, _GONE):
+        if self._state >= _CLOSING:
             return
         self.client = None
-        self.state = _CLOSING
+        self._state = _CLOSING
         transport = self.transport
         transport.set_protocol(_Closing(self))
         transport.resume_reading()
@@ -303,7 +331,7 @@ class ServerConnection(asyncio.Protocol):
 
     # -- facts ------------------------------------------------------------------------------------------------------
 
-    def _note(self, client: LinkedClient, buffer: bytes, facts: Iterable[Fact]) -> None:
+    def _note(self, client: Holder, buffer: bytes, facts: Iterable[Fact]) -> None:
         for kind, start, end in facts:
             if kind == _READY_FOR_QUERY:
                 self._ready(client, buffer[end - 1])
@@ -314,13 +342,13 @@ class ServerConnection(asyncio.Protocol):
             elif kind == messages.COPY_IN_RESPONSE:
                 self._copy_in()
                 client.copy_begins()
-        if not self.awaiting and self.last_status == IDLE_STATUS and not self.copying_in and not self.told_fatal:
+        if not self.awaiting and self.last_status == _IDLE_STATUS and not self.copying_in and not self.told_fatal:
             client.unit_may_be_over()
 
-    def _ready(self, client: LinkedClient, status: int) -> None:
+    def _ready(self, client: Holder, status: int) -> None:
         if not self.awaiting:
             raise ProtocolViolation("ReadyForQuery that answers nothing")
-        self.awaiting.popleft()
+        self.awaiting.pop()
         self.last_status = status
         self.copying_in = False
         failed, self._failed = self._failed, False
@@ -345,18 +373,13 @@ class ServerConnection(asyncio.Protocol):
     def _copy_in(self) -> None:
         """The server now ignores Sync until CopyDone or CopyFail: those already sent are never answered."""
         self.copying_in = True
-        first = self.awaiting[0] if self.awaiting else None
-        rest = [kind for kind in list(self.awaiting)[1:] if kind != messages.SYNC]
-        self.awaiting.clear()
-        if first is not None and first != messages.SYNC:
-            self.awaiting.append(first)
-        self.awaiting.extend(rest)
+        self.awaiting.drop(messages.SYNC)
 
     # -- what is ours and not the client's -------------------------------------------------------------------------
 
-    def _swallow(self, client: LinkedClient, buffer: bytes, facts: Sequence[Fact]) -> None:
+    def _swallow(self, client: Holder, buffer: bytes, facts: Sequence[Fact]) -> None:
         """Keep the replies to what the proxy sent from the client, and pass on what follows them."""
-        if self.awaiting and self.awaiting[0] == INJECTED:
+        if self.awaiting.first == INJECTED:
             taken = self._swallow_injected(buffer, facts)
             if taken is None:
                 return
@@ -385,7 +408,7 @@ class ServerConnection(asyncio.Protocol):
                 self._error(buffer, start, end)
                 self._failed = False
             elif kind == messages.READY_FOR_QUERY:
-                self.awaiting.popleft()
+                self.awaiting.pop()
                 self.last_status = buffer[end - 1]
                 self._settle_injected()
                 return end, facts[index + 1 :]
@@ -426,14 +449,14 @@ class ServerConnection(asyncio.Protocol):
     def _received_unlinked(self, buffer: bytes, facts: Iterable[Fact]) -> None:
         for kind, start, end in facts:
             payload = buffer[start + 5 : end]
-            if self.state is _LOGIN:
+            if self._state == _LOGIN:
                 self._login_message(kind, payload)
-            elif kind == messages.PARAMETER_STATUS and self.state is _IDLE:
+            elif kind == messages.PARAMETER_STATUS and self._state == _IDLE:
                 self._parameter(payload)
-            elif kind == messages.ERROR_RESPONSE and self.state is _IDLE:
+            elif kind == messages.ERROR_RESPONSE and self._state == _IDLE:
                 # An idle session is told only of its end: shutdown, idle_session_timeout, a superuser's command.
                 self.pool.unfit(self, messages.parse_error_fields(payload).message)
-            elif kind == messages.READY_FOR_QUERY and self.state is _IDLE:
+            elif kind == messages.READY_FOR_QUERY and self._state == _IDLE:
                 # Whatever it answers next would be one answer late.
                 self.pool.unfit(self, "it answered a question that nobody had asked")
 
@@ -459,7 +482,7 @@ class ServerConnection(asyncio.Protocol):
         self.secret_key = login.secret_key
         self.cursor.wanted = _WANTED
         self.settings = self.pool.table.learn_login(login.parameters)
-        self.state = _IDLE
+        self._state = _IDLE
         self._login_ends(None)
 
     def _login_ends(self, error: ErrorFields | None) -> None:

@@ -1,12 +1,12 @@
 """What is done to every stream transport of the proxy.
 
-Owns: write limits, keepalive, the one cast.
+Owns: write limits, keepalive, and the casts of what asyncio knows by inheritance and we by methods.
 Does not know: which leg it is.
 """
 
 import asyncio
 import socket
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 # Above this many unsent bytes the other leg stops being read. uvloop's own low-water mark would be 16 bytes.
 WRITE_HIGH_BYTES: Final = 256 * 1024
@@ -14,6 +14,24 @@ WRITE_LOW_BYTES: Final = 64 * 1024
 
 # A peer that vanished without a word is noticed after 30 + 3 * 10 seconds.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class Receiver(Protocol):
+    """What a transport calls. Compiled classes have these methods and cannot inherit from asyncio.Protocol."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+def as_protocol(receiver: Receiver) -> asyncio.Protocol:
+    return cast("asyncio.Protocol", receiver)
 
 
 def as_stream(transport: asyncio.BaseTransport) -> asyncio.Transport:

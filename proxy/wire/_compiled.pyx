@@ -50,21 +50,8 @@ cdef inline long long _length_at(const unsigned char *at) noexcept nogil:
     return <int>((<unsigned int>at[1] << 24) | (<unsigned int>at[2] << 16) | (<unsigned int>at[3] << 8) | at[4])
 
 
-@cython.final
-@cython.no_gc  # holds bytes only, so it is part of no cycle
 cdef class Cursor:
     """Cuts a byte stream at message boundaries, but only as far as somebody asks. See `framing` for the contract."""
-
-    cdef bytes _wanted
-    cdef bytes _known
-    cdef bytes _small
-    cdef bytes _flags
-    cdef bytearray _held  # None while nothing is held: an idle connection pays for nothing
-    cdef long long _max_message_bytes
-    cdef long long _max_held_bytes
-    cdef long long _max_small_message_bytes
-    cdef long long _missing
-    cdef long long _skip
 
     def __init__(
         self,
@@ -104,6 +91,48 @@ cdef class Cursor:
         """Whether all bytes fed so far are whole messages."""
         return self._skip == 0 and self._held is None
 
+    cpdef bint is_mid_message(self) noexcept:
+        """A message has begun to travel and its rest is still to come."""
+        return self._skip != 0
+
+    cpdef bint is_one(self, bytes data, unsigned char kind) noexcept:
+        """`data` is one whole message of the wanted type `kind`: feeding it would return it and that one fact."""
+        cdef long long size = PyBytes_GET_SIZE(data)
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+        return (
+            self._skip == 0
+            and self._held is None
+            and size >= HEADER_BYTES
+            and at[0] == kind
+            and _length_at(at) == size - 1
+            and size <= self._max_held_bytes
+            and size <= self._max_message_bytes
+        )
+
+    cpdef bint is_last(self, bytes data, unsigned char kind, long long size):
+        """`data` is whole messages, and only the last is wanted: one of type `kind` with `size` bytes in all.
+
+        Feeding it would return it and that one fact. Where the answer is no, or `data` is wrong, it is to be fed.
+        """
+        cdef long long last = PyBytes_GET_SIZE(data) - size
+        cdef const unsigned char *flags = <const unsigned char *>PyBytes_AS_STRING(self._flags)
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+        cdef long long position = self._skip
+        cdef long long length
+        if self._held is not None or last < position or at[last] != kind or _length_at(at + last) != size - 1:
+            return False
+        while position < last:
+            if position + HEADER_BYTES > last or flags[at[position]] != KNOWN:
+                return False
+            length = _length_at(at + position)
+            if length < 4 or length > self._max_message_bytes:
+                return False
+            position += length + 1
+        if position != last:
+            return False
+        self._skip = 0
+        return True
+
     @property
     def held_bytes(self):
         """Bytes fed that no feed has returned yet."""
@@ -124,7 +153,7 @@ cdef class Cursor:
             self._held = None
         return self._scan(data)
 
-    cdef inline unsigned char _flag(self, unsigned char kind):
+    cdef unsigned char _flag(self, unsigned char kind):
         return (<const unsigned char *>PyBytes_AS_STRING(self._flags))[kind]
 
     cdef tuple _scan(self, bytes data):
@@ -373,6 +402,14 @@ cdef bint _quoted_matters(const unsigned char *content, Py_ssize_t length) noexc
     )
 
 
-def may_matter(bytes sql not None, bint backslash_escapes=False):
-    """False: no statement in `sql` changes session state that `sql.inspect_sql` knows of."""
-    return _text_matters(<const unsigned char *>PyBytes_AS_STRING(sql), PyBytes_GET_SIZE(sql), backslash_escapes)
+cpdef bint may_matter(bytes sql, bint backslash_escapes=False, Py_ssize_t start=0, Py_ssize_t end=-1):
+    """False: no statement in `sql[start:end]` changes session state that `sql.inspect_sql` knows of.
+
+    `end` counts from the beginning; -1 stands for the end of the text.
+    """
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(sql)
+    if end < 0 or end > size:
+        end = size
+    if start < 0 or start > end:
+        start = end
+    return _text_matters(<const unsigned char *>PyBytes_AS_STRING(sql) + start, end - start, backslash_escapes)

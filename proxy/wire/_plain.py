@@ -86,6 +86,40 @@ class Cursor:
         """Bytes fed that no feed has returned yet."""
         return len(self._held)
 
+    def is_mid_message(self) -> bool:
+        """A message has begun to travel and its rest is still to come."""
+        return self._skip != 0
+
+    def is_one(self, data: bytes, kind: int) -> bool:
+        """`data` is one whole message of the wanted type `kind`: feeding it would return it and that one fact."""
+        size = len(data)
+        return (
+            not self._skip
+            and not self._held
+            and HEADER_BYTES <= size <= min(self._max_held_bytes, self._max_message_bytes)
+            and _unpack_header(data) == (kind, size - 1)
+        )
+
+    def is_last(self, data: bytes, kind: int, size: int) -> bool:
+        """`data` is whole messages, and only the last is wanted: one of type `kind` with `size` bytes in all.
+
+        Feeding it would return it and that one fact. Where the answer is no, or `data` is wrong, it is to be fed.
+        """
+        last = len(data) - size
+        position = self._skip
+        if self._held or last < position or _unpack_header(data, last) != (kind, size - 1):
+            return False
+        flags, longest = self._flags, self._max_message_bytes
+        while position + HEADER_BYTES <= last:
+            flag_of, length = _unpack_header(data, position)
+            if flags[flag_of] != KNOWN or not 4 <= length <= longest:
+                return False
+            position += length + 1
+        if position != last:
+            return False
+        self._skip = 0
+        return True
+
     def feed(self, data: bytes) -> tuple[bytes, Sequence[Fact]]:
         """Take received bytes; return the bytes that may travel on, and the facts in them."""
         if self._skip >= len(data):

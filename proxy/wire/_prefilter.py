@@ -16,6 +16,9 @@ _MATTERS: Final = re.compile(
 )
 
 
-def may_matter(sql: bytes, backslash_escapes: bool = False) -> bool:
-    """False: no statement in `sql` changes session state that `sql.inspect_sql` knows of."""
-    return _MATTERS.search(sql) is not None
+def may_matter(sql: bytes, backslash_escapes: bool = False, start: int = 0, end: int = -1) -> bool:
+    """False: no statement in `sql[start:end]` changes session state that `sql.inspect_sql` knows of.
+
+    `end` counts from the beginning; -1 stands for the end of the text.
+    """
+    return _MATTERS.search(sql[start : len(sql) if end < 0 else end]) is not None

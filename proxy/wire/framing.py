@@ -23,30 +23,22 @@ the type byte). The cursor is of no use after that. The work is linear in the by
 and wanted no more goes on with the next bytes. `at_boundary` is true where all bytes fed were whole messages.
 """
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from proxy.wire import messages
 from proxy.wire._types import DEFAULT_MAX_HELD_BYTES, DEFAULT_MAX_MESSAGE_BYTES, NO_FACTS, Fact
 
-if TYPE_CHECKING or os.environ.get("PGHEADROOM_PLAIN") == "1":
+if TYPE_CHECKING:
     from proxy.wire._plain import Cursor
-
-    IMPLEMENTATION = "plain"
 else:
     try:
         from proxy.wire._compiled import Cursor
-
-        IMPLEMENTATION = "compiled"
     except ImportError:  # no compiler at install time
         from proxy.wire._plain import Cursor
-
-        IMPLEMENTATION = "plain"
 
 __all__ = [
     "BACKEND_TYPES",
     "FRONTEND_TYPES",
-    "IMPLEMENTATION",
     "NO_FACTS",
     "SMALL_FRONTEND_TYPES",
     "Cursor",

@@ -7,21 +7,13 @@ Does not know: the tables of what pins and what clears (`sql_session`), what ope
 Nothing here proves that a statement is valid or that it succeeds: a pin is noted before, a clearing after success.
 """
 
-import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from proxy.wire import prefilter
 from proxy.wire.sql_session import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, Inspection, PinReason, SqlFacts
 from proxy.wire.sql_tokens import Unterminated, statements
 from proxy.wire.sql_transactions import TransactionEffect, transaction_effect
-
-if TYPE_CHECKING or os.environ.get("PGHEADROOM_PLAIN") == "1":
-    from proxy.wire._prefilter import may_matter
-else:
-    try:
-        from proxy.wire._compiled import may_matter
-    except ImportError:  # no compiler at install time
-        from proxy.wire._prefilter import may_matter
 
 __all__ = [
     "FOLLOWED_PARAMETERS",
@@ -44,7 +36,7 @@ def inspect_sql(
     one. `backslash_escapes` is to be true while the client's standard_conforming_strings is off. A text that cannot be
     read to its end pins as UNKNOWN.
     """
-    if not may_matter(sql, backslash_escapes):
+    if not prefilter.may_matter(sql, backslash_escapes):
         return PLAIN
     if len(sql) <= _MAX_REMEMBERED_BYTES:
         return _look_closely_once(sql, followed, backslash_escapes)

@@ -7,6 +7,7 @@ from proxy.admission.controller import Controller
 from proxy.admission.decisions import Grant
 from proxy.admission.ledger import CapBroken, DoubleRelease, DoubleRequest, Ledger, UnknownClass
 from tests.admission.crowd import ask, budget, flood, granted, look
+from tests.support.compiled import IS_COMPILED
 
 
 def test_a_free_slot_is_granted_at_once(core: Controller) -> None:
@@ -143,6 +144,7 @@ class TestAtOnce:
         assert not core.try_grant(ClientId(3), "second", 2.5)
         assert granted(ask(core, 3, "second", 2.5)) == [2]
 
+    @pytest.mark.skipif(IS_COMPILED, reason="the bug is planted in the source: run with PGHEADROOM_PLAIN=1")
     def test_that_test_can_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The state is too rare for the property machine to find this bug in every run."""
         monkeypatch.setattr(Controller, "_decay_is_due", lambda self, now: False)

@@ -25,6 +25,9 @@ from proxy.admission.reservations import Parts, cut_to_fit
 from proxy.admission.rule import Commitment, Look
 from proxy.admission.timers import WaitTimers
 from tests.admission.machine import AdmissionMachine
+from tests.support.compiled import IS_COMPILED
+
+pytestmark = pytest.mark.skipif(IS_COMPILED, reason="bugs are planted in the sources: run with PGHEADROOM_PLAIN=1")
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -401,7 +404,7 @@ def is_found() -> bool:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             AdmissionMachine,
             settings=settings(
-                max_examples=400,
+                max_examples=3000,
                 stateful_step_count=6,
                 derandomize=True,
                 database=None,

@@ -9,6 +9,7 @@ import pytest
 from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassSettings, ClientId
 from proxy.admission.controller import Controller
 from proxy.service.server_watch import InternalSlot
+from proxy.session import clock
 from proxy.session.gate import Gate
 from proxy.session.measures import Measures
 
@@ -18,7 +19,7 @@ async def desk():
     """One slot, for the class internal."""
     loop = asyncio.get_running_loop()
     settings = BudgetSettings(1, classes=(ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, limit=1),))
-    gate = Gate(Controller(settings, now=loop.time()), Measures(), loop)
+    gate = Gate(Controller(settings, now=clock.now()), Measures(), loop)
     ids = count(1)
     yield SimpleNamespace(gate=gate, loop=loop, next_client_id=lambda: ClientId(next(ids)))
     gate.close()

@@ -196,10 +196,10 @@ async def test_a_pool_gets_room_once_a_smaller_budget_is_reached(fake_server: Fa
             await holder.query(sql)
     fake_server.never_closes = True
     proxy.reload(budget={"total": 5}, classes={"all": {"limit": 4}})
-    await eventually(lambda: proxy.registry._evicting)
+    await eventually(lambda: proxy.registry.evicting)
     client = await proxy.open()
     login = asyncio.create_task(client.log_in("web", "app"))
-    await eventually(lambda: proxy.registry._waiting_for_room)
+    await eventually(lambda: proxy.registry.waiting_for_room)
     fake_server.never_closes = False
     fake_server._end.set()
     await soon(login)

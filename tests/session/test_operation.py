@@ -8,7 +8,7 @@ import pytest
 
 from proxy.admission.classes import ClassState
 from proxy.demo.postgres import EmbeddedPostgres
-from proxy.session.pool import Pool, Registry
+from proxy.session.server import ServerConnection
 from proxy.wire.startup import encode_startup
 from tests.support.eventually import eventually
 from tests.support.running import RunProxy
@@ -30,13 +30,14 @@ async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
         server.url("app"), budget={"total": 5}, classes={"all": {"limit": 4, "queue": {"max": 500}}}
     )
     counts: list[int] = []
-    dial = Registry._dial
+    registry = proxy.registry
+    open_one = registry.connector.open
 
-    def counted(registry: Registry, pool: Pool) -> None:
-        counts.append(registry.count + 1)
-        dial(registry, pool)
+    async def counted(make_protocol: Callable[[], ServerConnection]) -> ServerConnection:
+        counts.append(registry.count)
+        return await open_one(make_protocol)
 
-    monkeypatch.setattr(Registry, "_dial", counted)
+    monkeypatch.setattr(registry.connector, "open", counted)
     users = [("app", "app"), ("bulk", "app"), ("web", "app"), ("app", "postgres"), ("web", "postgres")]
     stop = asyncio.Event()
     seen: list[int] = []

@@ -124,8 +124,8 @@ class Running:
             f"server connections not idle: {states}": any(state is not ServerState.IDLE for state in states),
             f"idle without a pool: {len(states)}": set(registry.idle()) != registry.connections,
             f"{room}: {registry.count} of {registry.total}": registry.count > registry.total,
-            f"pools waiting for room: {len(registry._waiting_for_room)}": any(
-                pool.still_wants_dial() for pool in registry._waiting_for_room
+            f"pools waiting for room: {len(registry.waiting_for_room)}": any(
+                pool.still_wants_dial() for pool in registry.waiting_for_room
             ),
             f"clients: {[(one.id, one.phase) for one in desk.clients]}": desk.clients,
             f"client sockets: {desk.connected}": desk.connected,

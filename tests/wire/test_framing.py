@@ -1,8 +1,5 @@
 """The cursor: what travels on, what is held, what is told of it."""
 
-import subprocess
-import sys
-
 import pytest
 
 from proxy.wire import framing, messages
@@ -180,19 +177,3 @@ def test_a_logged_in_client_sends_no_password():
 def test_the_directions_know_the_types_of_the_manual():
     assert FRONTEND_TYPES == b"BCDEFHPQSXcdfp"
     assert BACKEND_TYPES == b"123ACDEGHIKNRSTVWZcdnstv"
-
-
-@pytest.mark.parametrize("plain", ["", "1"])
-def test_the_environment_can_force_the_plain_cursor(plain):
-    script = "from proxy.wire import framing; print(framing.IMPLEMENTATION, framing.Cursor.__module__)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"PGHEADROOM_PLAIN": plain},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if plain:
-        assert done.stdout.split() == ["plain", "proxy.wire._plain"]
-    else:
-        assert done.stdout.split()[0] == done.stdout.split("_")[-1].strip()

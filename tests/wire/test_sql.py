@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.wire import _prefilter, sql
+from proxy.wire import _prefilter, prefilter
 from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, inspect_sql, transaction_effect
 
 try:
@@ -15,9 +15,9 @@ ALL_CLEARED = frozenset(PinReason) - NEVER_CLEARED
 
 
 @pytest.fixture(params=PREFILTERS, ids=["plain", "compiled"][: len(PREFILTERS)], autouse=True)
-def prefilter(request, monkeypatch):
+def both_prefilters(request, monkeypatch):
     """Every test runs with both prefilters."""
-    monkeypatch.setattr(sql, "may_matter", request.param)
+    monkeypatch.setattr(prefilter, "may_matter", request.param)
     return request.param
 
 

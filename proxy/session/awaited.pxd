@@ -1,0 +1,6 @@
+cdef class Awaited:
+    cdef readonly int first
+    cdef object _rest
+    cpdef bint is_one(self)
+    cpdef push(self, int kind)
+    cpdef pop(self)

@@ -1,0 +1,62 @@
+"""Which answers are still to come on a server connection.
+
+Owns: the types of the messages sent that end in a ReadyForQuery, oldest first.
+Does not know: what they asked, what the answers say.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+NOTHING: Final = -1
+
+
+class Awaited:
+    """A queue of message types. Nearly always it holds one or none, so the first is kept beside the rest."""
+
+    __slots__ = ("_rest", "first")
+
+    def __init__(self) -> None:
+        self.first: int = NOTHING
+        self._rest: deque[int] | None = None
+
+    def __bool__(self) -> bool:
+        return self.first != NOTHING
+
+    def __iter__(self) -> Iterator[int]:
+        if self.first != NOTHING:
+            yield self.first
+        if self._rest is not None:
+            yield from self._rest
+
+    def is_one(self) -> bool:
+        """One answer is to come and no more."""
+        return self.first != NOTHING and self._rest is None
+
+    def push(self, kind: int) -> None:
+        if self.first == NOTHING:
+            self.first = kind
+        elif self._rest is None:
+            self._rest = deque((kind,))
+        else:
+            self._rest.append(kind)
+
+    def extend(self, kinds: Iterable[int]) -> None:
+        for kind in kinds:
+            self.push(kind)
+
+    def pop(self) -> None:
+        """The first is answered."""
+        if self._rest is None:
+            self.first = NOTHING
+        else:
+            self.first = self._rest.popleft()
+            if not self._rest:
+                self._rest = None
+
+    def drop(self, kind: int) -> None:
+        """Those of one type are never answered."""
+        kept = [one for one in self if one != kind]
+        self.first = NOTHING
+        self._rest = None
+        self.extend(kept)

@@ -1,0 +1,76 @@
+cimport cython
+
+from proxy.session cimport clock
+from proxy.session.gate cimport Gate
+from proxy.session.measures cimport ClassMeasures
+from proxy.session.parameters cimport Settings
+from proxy.session.pool cimport Pool
+from proxy.session.server cimport Holder, ServerConnection
+from proxy.wire cimport prefilter
+from proxy.wire._compiled cimport Cursor
+
+
+cdef int _ENTERING
+cdef int _IDLE
+cdef int _WAITING
+cdef int _DIALLING
+cdef int _LINKED
+cdef int _CLEANING
+cdef int _GONE
+cdef int _QUERY
+cdef int _HEADER_BYTES
+
+
+cdef class ClientConnection(Holder):
+    cdef int _phase
+    cdef bint _backslash_escapes
+    cdef bint _is_clogged
+    cdef bint _unsynced
+    cdef bint _late_copy
+    cdef bint _copied
+    cdef bint _server_paused
+    cdef bint _unbounded
+    cdef bint _replays_parse
+    cdef bint _cancel_when_injected
+    cdef bint _is_going_on
+    cdef public bint holds_slot
+    cdef public bint session_hold
+    cdef public ServerConnection server
+    cdef public object id
+    cdef public str class_name
+    cdef public Settings settings
+    cdef public Pool pool
+    cdef public frozenset pins
+    cdef list _pending
+    cdef object _local
+    cdef Cursor _cursor
+    cdef Gate _gate
+    cdef ClassMeasures _measures
+    cdef double _asked_at
+    cdef double _granted_at
+    cdef bytes _unnamed_parse
+    cdef Py_ssize_t _pending_bytes
+    cdef object _desk
+    cdef object _closed
+    cdef public object identity
+    cdef public object process_id
+    cdef object _dialect
+    cdef object _clears
+    cdef object _reset
+    cdef object _lone_timer
+    cdef object _probe
+
+    @cython.locals(server=ServerConnection, now=double)
+    cpdef data_received(self, bytes data)
+    cpdef bint _is_usual_query(self, bytes data)
+
+    @cython.locals(server=ServerConnection, pool=Pool, settings=Settings)
+    cpdef ServerConnection _link_at_once(self, bytes buffer, facts, double now)
+    cpdef bint _must_hold(self)
+
+    @cython.locals(server=ServerConnection)
+    cpdef unit_may_be_over(self)
+
+    @cython.locals(now=double)
+    cpdef _release_server(self, ServerConnection server)
+    cpdef _give_slot_back(self, double now)

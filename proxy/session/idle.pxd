@@ -1,0 +1,9 @@
+from proxy.session.parameters cimport Settings
+from proxy.session.server cimport ServerConnection
+
+
+cdef class IdleConnections:
+    cdef readonly Py_ssize_t count
+    cdef dict _listed
+    cpdef put(self, ServerConnection server)
+    cpdef ServerConnection take(self, Settings settings)

@@ -1,0 +1,13 @@
+from proxy.session.histogram cimport Histogram
+
+
+cdef class ClassMeasures:
+    cdef long long _at_once
+    cdef Histogram _unqueued
+    cdef Histogram _hold
+    cdef Histogram _transaction
+    cdef Histogram _wait_granted
+    cdef readonly Histogram wait_refused
+    cdef readonly Histogram wait_left
+    cpdef granted_at_once(self)
+    cpdef held(self, double hold_seconds, double transaction_seconds)

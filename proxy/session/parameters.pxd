@@ -1,0 +1,5 @@
+cdef class Settings:
+    cdef object __weakref__
+    cdef readonly object values
+    cdef public list idle
+    cdef public bint is_listed

@@ -3,43 +3,39 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TYPED  := $(wildcard proxy/*/*.pxd)
-COMPILED := $(wildcard proxy/*/*.pyx) $(TYPED) $(TYPED:.pxd=.py)
+COMPILED := $(wildcard proxy/*/*.pyx) $(TYPED) $(wildcard $(TYPED:.pxd=.py))
 
 .PHONY: help demo test lint format bench micro clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-$(VENV)/.ready: pyproject.toml setup.py
+# Compiled modules lie beside their sources and are what an import finds: a change of these means to build again.
+$(VENV)/.ready: pyproject.toml setup.py $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/.built
-
-# Compiled modules lie beside their sources and are what an import finds: whoever edits one of those must build again.
-$(VENV)/.built: $(COMPILED) | $(VENV)/.ready
-	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-demo: $(VENV)/.built   ## the noon import three times: direct, one shared pool, classes; a table and a picture
+demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, classes; a table and a picture
 	$(BIN)/pgheadroom demo
 
-test: $(VENV)/.built   ## all tests, against a real PostgreSQL; those of the compiled modules also on their sources
+test: $(VENV)/.ready   ## all tests, against a real PostgreSQL; those of the compiled modules also on their sources
 	PGHEADROOM_PLAIN=1 $(BIN)/python -m pytest -q tests/admission tests/session tests/test_packaging.py
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.built   ## ruff and mypy --strict
+lint: $(VENV)/.ready   ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.built ## let ruff rewrite the code
+format: $(VENV)/.ready ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.built  ## the bad day: direct, PgBouncer, pgheadroom
+bench: $(VENV)/.ready  ## the bad day: direct, PgBouncer, pgheadroom
 	$(BIN)/python -m loadtests.bad_day
 
-micro: $(VENV)/.built  ## CPU per transaction, result and login, memory per idle client, beside PgBouncer
+micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle client, beside PgBouncer
 	$(BIN)/python -m loadtests.micro
 
 clean:           ## remove what the targets made

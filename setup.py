@@ -48,7 +48,10 @@ class BuildAllOrNone(build_ext):
 setup(
     cmdclass={"build_ext": BuildAllOrNone},
     ext_modules=cythonize(
-        [Extension(path.rpartition(".")[0].replace("/", "."), [path]) for path in COMPILED],
+        [
+            Extension(path.rpartition(".")[0].replace("/", "."), [path], extra_compile_args=["-O2", "-g0"])
+            for path in COMPILED
+        ],
         build_dir="build",
         compiler_directives={
             "language_level": "3",

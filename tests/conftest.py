@@ -26,4 +26,6 @@ __all__ = [
 
 def pytest_configure() -> None:
     if IS_COMPILED and (old := stale()):
-        raise pytest.UsageError(f"changed since they were compiled, run `make test`: {', '.join(sorted(old))}")
+        raise pytest.UsageError(
+            f"changed after it was compiled: {min(old)} (of {len(old)}); `make test` builds it again"
+        )

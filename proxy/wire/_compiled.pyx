@@ -119,7 +119,9 @@ cdef class Cursor:
         cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
         cdef long long position = self._skip
         cdef long long length
-        if self._held is not None or last < position or at[last] != kind or _length_at(at + last) != size - 1:
+        if self._held is not None or last < position or size > self._max_held_bytes:
+            return False
+        if at[last] != kind or _length_at(at + last) != size - 1:
             return False
         while position < last:
             if position + HEADER_BYTES > last or flags[at[position]] != KNOWN:

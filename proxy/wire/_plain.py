@@ -107,7 +107,9 @@ class Cursor:
         """
         last = len(data) - size
         position = self._skip
-        if self._held or last < position or _unpack_header(data, last) != (kind, size - 1):
+        if self._held or last < position or size > self._max_held_bytes:
+            return False
+        if _unpack_header(data, last) != (kind, size - 1):
             return False
         flags, longest = self._flags, self._max_message_bytes
         while position + HEADER_BYTES <= last:

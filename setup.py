@@ -25,6 +25,8 @@ COMPILED = (
     "proxy/session/parameters.py",
     "proxy/session/server.py",
     "proxy/session/idle.py",
+    "proxy/session/backlog.py",
+    "proxy/session/session_state.py",
     "proxy/session/pool.py",
     "proxy/session/gate.py",
     "proxy/session/client.py",

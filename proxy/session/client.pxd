@@ -1,11 +1,13 @@
 cimport cython
 
 from proxy.session cimport clock
+from proxy.session.backlog cimport Backlog
 from proxy.session.gate cimport Gate
 from proxy.session.measures cimport ClassMeasures
 from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
 from proxy.session.server cimport Holder, ServerConnection
+from proxy.session.session_state cimport SessionState
 from proxy.wire cimport prefilter
 from proxy.wire._compiled cimport Cursor
 
@@ -40,8 +42,8 @@ cdef class ClientConnection(Holder):
     cdef public str class_name
     cdef public Settings settings
     cdef public Pool pool
-    cdef public frozenset pins
-    cdef list _pending
+    cdef SessionState _state
+    cdef Backlog _backlog
     cdef object _local
     cdef Cursor _cursor
     cdef Gate _gate
@@ -49,16 +51,12 @@ cdef class ClientConnection(Holder):
     cdef double _asked_at
     cdef double _granted_at
     cdef bytes _unnamed_parse
-    cdef Py_ssize_t _pending_bytes
     cdef object _desk
     cdef object _closed
     cdef public object identity
     cdef public object process_id
     cdef object _dialect
-    cdef object _clears
-    cdef object _reset
     cdef object _lone_timer
-    cdef object _probe
 
     @cython.locals(server=ServerConnection, now=double)
     cpdef data_received(self, bytes data)
@@ -67,6 +65,7 @@ cdef class ClientConnection(Holder):
     @cython.locals(server=ServerConnection, pool=Pool, settings=Settings)
     cpdef ServerConnection _link_at_once(self, bytes buffer, facts, double now)
     cpdef bint _must_hold(self)
+    cpdef bint _is_pinned(self)
 
     @cython.locals(server=ServerConnection)
     cpdef unit_may_be_over(self)

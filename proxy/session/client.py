@@ -11,7 +11,6 @@ there yet, or is still being made fit.
 """
 
 import asyncio
-import select
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.session import clock, refusals
+from proxy.session.backlog import Backlog
 from proxy.session.cleaning import Cleaning
 from proxy.session.examination import (
     NOTHING_KEPT,
@@ -32,15 +32,17 @@ from proxy.session.examination import (
     may_end_transaction,
     uses_unnamed_statement_of_before,
 )
+from proxy.session.facts import facts_from, facts_until
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
-from proxy.session.server import FAILED_STATUS, IDLE_STATUS, INJECTED, Holder, ServerConnection
+from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
+from proxy.session.session_state import NO_PINS, SessionState
 from proxy.session.settings import PoolMode
 from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, SqlFacts
+from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason
 
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
 _QUERY: Final = messages.QUERY
 _COPY_MESSAGES: Final = frozenset((messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 _HEADER_BYTES: Final = 5
-_PROBE_SECONDS: Final = 1.0
-_HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class Phase(Enum):
@@ -88,9 +88,9 @@ class ClientConnection(Holder):
 
     __slots__ = (
         "_asked_at",
+        "_backlog",
         "_backslash_escapes",
         "_cancel_when_injected",
-        "_clears",
         "_closed",
         "_copied",
         "_cursor",
@@ -104,13 +104,10 @@ class ClientConnection(Holder):
         "_local",
         "_lone_timer",
         "_measures",
-        "_pending",
-        "_pending_bytes",
         "_phase",
-        "_probe",
         "_replays_parse",
-        "_reset",
         "_server_paused",
+        "_state",
         "_unbounded",
         "_unnamed_parse",
         "_unsynced",
@@ -118,7 +115,6 @@ class ClientConnection(Holder):
         "holds_slot",
         "id",
         "identity",
-        "pins",
         "pool",
         "process_id",
         "server",
@@ -149,7 +145,7 @@ class ClientConnection(Holder):
         self.pool = desk.registry.pool(identity.database, identity.user)
         self.server: ServerConnection | None = None
         self.settings: Settings | None = None
-        self.pins: frozenset[PinReason] = frozenset()
+        self._state: SessionState | None = None
         self.holds_slot = False
         self.process_id = 0
         limits = desk.settings.limits
@@ -159,8 +155,7 @@ class ClientConnection(Holder):
         self._dialect = Dialect()
         self._backslash_escapes = False
         self._local: LocalAnswers | None = None
-        self._pending: list[tuple[bytes, Sequence[Fact]]] = []
-        self._pending_bytes = 0
+        self._backlog = Backlog(transport, desk.loop)
         self._asked_at = 0.0
         self._granted_at = 0.0
         self._unsynced = False
@@ -169,18 +164,20 @@ class ClientConnection(Holder):
         self._unbounded = False
         self._unnamed_parse: bytes = NOTHING_KEPT
         self._replays_parse = False
-        self._clears: SqlFacts = PLAIN
-        self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
         self._cancel_when_injected = False
         self._is_clogged = False
         self._is_going_on = False
         self._server_paused = False
         self._lone_timer: asyncio.TimerHandle | None = None
-        self._probe: asyncio.TimerHandle | None = None
 
     @property
     def phase(self) -> Phase:
         return _PHASES[self._phase]
+
+    @property
+    def pins(self) -> frozenset[PinReason]:
+        """Why the server connection is not shared between transactions."""
+        return NO_PINS if self._state is None else self._state.pins
 
     # -- the socket -------------------------------------------------------------------------------------------------
 
@@ -200,7 +197,7 @@ class ClientConnection(Holder):
                 return
             if self._phase == _IDLE:
                 self._begin(buffer, facts)
-            elif self._phase == _LINKED and not self._pending and not self._must_hold():
+            elif self._phase == _LINKED and not self._backlog.size and not self._must_hold():
                 self._forward(buffer, facts)
             elif self._phase != _GONE:
                 self._keep(buffer, facts)
@@ -211,7 +208,7 @@ class ClientConnection(Holder):
         """One simple query that leaves nothing in the session, and nothing before it that is not done with."""
         return (
             not self._is_clogged
-            and not self._pending
+            and not self._backlog.size
             and self._local is None
             and self._cursor.is_one(data, _QUERY)
             and not prefilter.may_matter(data, self._backslash_escapes, _HEADER_BYTES, len(data) - 1)
@@ -340,8 +337,7 @@ class ClientConnection(Holder):
             self.server = server
             server.link(self)
             return server
-        self._pending.append((buffer, facts or ((_QUERY, 0, len(buffer)),)))
-        self._pending_bytes += len(buffer)
+        self._keep(buffer, facts or ((_QUERY, 0, len(buffer)),))
         self._phase = _DIALLING
         if server is not None:
             self.server_ready(server)
@@ -351,11 +347,11 @@ class ClientConnection(Holder):
 
     def _begin(self, buffer: bytes, facts: Sequence[Fact]) -> None:
         """The client is idle and sends something."""
-        if self._pending or self._is_clogged:
+        if self._backlog.size or self._is_clogged:
             self._keep(buffer, facts)
             if self._is_clogged:
                 return  # it does not read its answers: nothing new begins, or they would pile up here
-            buffer, facts = self._take_pending()
+            buffer, facts = self._backlog.take()
         if self._local is None and is_cut_before_its_statement(buffer):
             self._keep(buffer, facts)  # whose statement it uses is not known yet; the rest is on its way
             return
@@ -391,8 +387,8 @@ class ClientConnection(Holder):
 
     def _begin_pending(self) -> None:
         """The client is idle again and has sent more in the meantime."""
-        if self._pending and self._phase == _IDLE:
-            buffer, facts = self._take_pending()
+        if self._backlog.size and self._phase == _IDLE:
+            buffer, facts = self._backlog.take()
             self._begin(buffer, facts)
 
     def _request_slot(self, *, unbounded: bool) -> None:
@@ -433,7 +429,7 @@ class ClientConnection(Holder):
         """
         self._phase = _IDLE
         local = self._local or LocalAnswers()
-        buffer, facts = self._take_pending()
+        buffer, facts = self._backlog.take()
         if self._replays_parse and self._unnamed_parse:
             local.parsed_before(self._unnamed_parse)
         self._replays_parse = False
@@ -445,8 +441,7 @@ class ClientConnection(Holder):
         self.transport.write(b"".join(answers))
         self._local = None if local.is_idle else local
         if rest:
-            self._pending = [(rest, facts_from(facts, len(buffer) - len(rest)))]
-            self._pending_bytes = len(rest)
+            self._keep(rest, facts_from(facts, len(buffer) - len(rest)))
             self._go_on()
 
     def _go_on(self) -> None:
@@ -455,10 +450,10 @@ class ClientConnection(Holder):
             return
         self._is_going_on = True
         try:
-            while self._pending and self._phase == _IDLE and not self._is_clogged:
-                had = self._pending_bytes
+            while self._backlog.size and self._phase == _IDLE and not self._is_clogged:
+                had = self._backlog.size
                 self._begin_pending()
-                if self._phase == _IDLE and self._pending_bytes == had:
+                if self._phase == _IDLE and self._backlog.size == had:
                     return  # the rest of a message is missing
         finally:
             self._is_going_on = False
@@ -539,7 +534,7 @@ class ClientConnection(Holder):
         """A SET that fails leaves a failed transaction, which stops all that follows, but not what ends it."""
         parse = self._unnamed_parse
         replayed = self._replays_parse and may_end_transaction(parse, ((messages.PARSE, 0, len(parse)),))
-        return replayed or any(may_end_transaction(buffer, facts) for buffer, facts in self._pending)
+        return replayed or any(may_end_transaction(buffer, facts) for buffer, facts in self._backlog.pieces)
 
     def _cancel_if_asked(self) -> None:
         """A cancel came while statements of the proxy's own ran: it was meant for the client's, which run now."""
@@ -582,8 +577,8 @@ class ClientConnection(Holder):
             self._flush_pending()
 
     def _flush_pending(self) -> None:
-        if self._pending:
-            buffer, facts = self._take_pending()
+        if self._backlog.size:
+            buffer, facts = self._backlog.take()
             try:
                 self._forward(buffer, facts)
             except ProtocolViolation as violation:
@@ -608,7 +603,7 @@ class ClientConnection(Holder):
     def _say_farewell(self, buffer: bytes, facts: Sequence[Fact], leaves_at: int) -> None:
         """Terminate. As with a server, what was sent ahead of it is carried out: it may be a COMMIT."""
         if leaves_at:
-            self._forward(buffer[:leaves_at], [fact for fact in facts if fact[1] < leaves_at])
+            self._forward(buffer[:leaves_at], facts_until(facts, leaves_at))
         self._leave(work_goes_on=True)
         self.transport.close()
 
@@ -655,7 +650,7 @@ class ClientConnection(Holder):
     def unit_may_be_over(self) -> None:
         server = self.server
         assert server is not None, "the server tells its holder"
-        if self._unsynced or self.pins or self.session_hold or server.cancels_under_way:
+        if self._unsynced or self._is_pinned() or self.session_hold or server.cancels_under_way:
             if self._desk.draining:
                 self._desk.tell_if_drained()
         elif self._cursor.is_mid_message():
@@ -666,6 +661,9 @@ class ClientConnection(Holder):
             server.transport.write(server.inject_sync())
         else:
             self._release_server(server)
+
+    def _is_pinned(self) -> bool:
+        return self._state is not None and bool(self._state.pins)
 
     def copy_begins(self) -> None:
         """The client sends the data, and may have sent some ahead."""
@@ -733,8 +731,11 @@ class ClientConnection(Holder):
         self, server: ServerConnection, seen: Examination, buffer: bytes, facts: Sequence[Fact]
     ) -> bool:
         """Decide before forwarding what would leave session state. False: it was refused and answered."""
+        state = self._state
+        if state is None:
+            state = self._state = SessionState(self.identity.parameters)
         if seen.clearing is not PLAIN:
-            self._expect_clearing(server, seen)
+            state.expect(server, seen)
         elif seen.changes_parameters:
             server.retire_at = 0.0  # a RESET whose outcome is not seen: nobody else may get this connection
         if not seen.pins:
@@ -745,63 +746,24 @@ class ClientConnection(Holder):
                 self._refuse_in_transaction(server, refusals.refused(refusal, "ERROR"), buffer, facts)
                 return False
             self._unbounded = True
-        for reason in seen.pins - self.pins:
+        for reason in seen.pins - state.pins:
             self._desk.measures.pins[self.class_name, reason.value] += 1
-        self.pins |= seen.pins
+        state.pins |= seen.pins
         return True
-
-    def _expect_clearing(self, server: ServerConnection, seen: Examination) -> None:
-        """Once it is answered, pins may go, and what a RESET took of the client's startup parameters comes back."""
-        found, own = seen.clearing, self.identity.parameters.keys()
-        if server.owes_only_ours and len(seen.awaited) == 1 and seen.whole:
-            self._clears = found
-            server.tells_ready = True
-        if found.resets_parameters or found.resets & own:
-            self._reset |= own if found.resets_parameters else found.resets & own
-            server.tells_ready = True
 
     def ready(self, failed: bool) -> None:
         """The statement that clears session state was answered, or one that was sent before or behind it."""
-        server, found = self.server, self._clears
+        server, state = self.server, self._state
         assert server is not None, "the server tells its holder"
-        self._clears = PLAIN
-        if self.pins and found.clears and not failed and server.last_status == IDLE_STATUS:
-            self.pins -= found.clears
-            if not self.pins and not self.session_hold:
-                self._unbounded = False
-                self._gate.unpin(self.id)
-        # Nothing can be sent ahead of what is under way already, and nothing succeeds in a failed transaction.
-        if self._reset and not server.awaiting and server.last_status != FAILED_STATUS:
-            names, self._reset = self._reset, frozenset()
-            self._restore_startup_parameters(server, names)
-        server.tells_ready = bool(self._reset)
+        assert state is not None, "it was asked to be told"
+        if state.lost_its_last_pin(server, failed) and not self.session_hold:
+            self._unbounded = False
+            self._gate.unpin(self.id)
+        told = state.bring_back_startup_parameters(server, self.pool.table)
+        if told:
+            self.transport.write(told)
+        server.tells_ready = state.is_resetting
         self._go_on_linked()
-
-    def _restore_startup_parameters(self, server: ServerConnection, names: frozenset[str]) -> None:
-        """RESET must bring back what the client started with, not what the server connection was dialled with."""
-        table = self.pool.table
-        own = table.settings_or_none(self.identity.parameters)
-        if own is None:
-            server.retire_at = 0.0
-            return
-        # What the server does not report it has lost now, and this connection must not go on under that name.
-        kept = {n: v for n, v in server.settings.values.items() if table.is_reported(n) or n not in names}
-        server.settings = table.intern(kept)
-        neutral = table.neutral.values
-        lost = {name: own.values[name] for name in names if kept.get(name) == neutral.get(name)}
-        want = table.intern({**kept, **lost})
-        changes = difference(server.settings, want)
-        if not changes:
-            return
-        self.transport.write(
-            b"".join(
-                messages.parameter_status(name, lost[name.lower()])
-                for name in table.reported
-                if lost.get(name.lower(), kept.get(name.lower())) != kept.get(name.lower())
-            )
-        )
-        in_block = server.last_status != IDLE_STATUS
-        server.transport.write(server.inject(apply_sql(changes, in_block=in_block), want=want))
 
     def _refuse_in_transaction(
         self, server: ServerConnection, error: ErrorFields, buffer: bytes, facts: Sequence[Fact]
@@ -852,7 +814,7 @@ class ClientConnection(Holder):
         if self._phase == _GONE:
             return
         phase, self._phase = self._phase, _GONE
-        self._stop_timers()
+        self._stop_lone_timer()
         desk, server = self._desk, self.server
         self.server = None
         if server is not None:
@@ -867,49 +829,11 @@ class ClientConnection(Holder):
             self._slot_over()
         else:
             self._gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
-        self._pending.clear()
+        self._backlog.close()
         desk.client_left(self)
 
-    def _stop_timers(self) -> None:
-        for timer in (self._lone_timer, self._probe):
-            if timer is not None:
-                timer.cancel()
-        self._lone_timer = self._probe = None
-
-    # -- bytes that must wait -----------------------------------------------------------------------------------------
-
     def _keep(self, buffer: bytes, facts: Sequence[Fact]) -> None:
-        """Keep what the client sends while it waits. Reading goes on, or the loss of the peer would not be noticed."""
-        self._pending.append((buffer, facts))
-        self._pending_bytes += len(buffer)
-        if self._pending_bytes > self._desk.settings.limits.max_waiting_bytes and self._probe is None:
-            self.transport.pause_reading()
-            self._probe = self._desk.loop.call_later(_PROBE_SECONDS, self._probe_peer)
-
-    def _take_pending(self) -> tuple[bytes, Sequence[Fact]]:
-        pending, self._pending = self._pending, []
-        self._pending_bytes = 0
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe = None
-            self.transport.resume_reading()
-        if len(pending) == 1:
-            return pending[0]
-        facts: list[Fact] = []
-        at = 0
-        for buffer, found in pending:
-            facts += facts_moved(found, at)
-            at += len(buffer)
-        return b"".join(buffer for buffer, _ in pending), facts
-
-    def _probe_peer(self) -> None:
-        """A paused transport reports neither FIN nor RST: ask the kernel once a second."""
-        poller = select.poll()
-        poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        if any(event & _HANGUP for _, event in poller.poll(0)):
-            self.transport.abort()
-            return
-        self._probe = self._desk.loop.call_later(_PROBE_SECONDS, self._probe_peer)
+        self._backlog.add(buffer, facts, self._desk.settings.limits.max_waiting_bytes)
 
 
 class _PlaceSeeker:
@@ -927,13 +851,3 @@ class _PlaceSeeker:
 
     def still_waiting(self, event: StillWaiting) -> None:
         self._client.still_waiting(event)
-
-
-def facts_moved(facts: Sequence[Fact], by: int) -> list[Fact]:
-    """The same facts, for a buffer with `by` more bytes in front."""
-    return [(kind, start + by, end + by if end >= 0 else end) for kind, start, end in facts]
-
-
-def facts_from(facts: Sequence[Fact], cut: int) -> Sequence[Fact]:
-    """The facts of the buffer without its first `cut` bytes."""
-    return facts if cut == 0 else facts_moved([fact for fact in facts if fact[1] >= cut], -cut)

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from proxy.session import clock
 from proxy.session.awaited import Awaited
+from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
 from proxy.session.transports import set_up
 from proxy.wire import messages
@@ -389,7 +390,7 @@ class ServerConnection:
             client.injected_done(self, error)
             if self.client is not client:
                 return
-            buffer, facts = _behind(buffer, facts, end_of_ours)
+            buffer, facts = buffer[end_of_ours:], facts_from(facts, end_of_ours)
         if self._replaying_parse:
             buffer, facts = self._cut_parse_complete(buffer, facts)
         if buffer:
@@ -431,9 +432,8 @@ class ServerConnection:
         for kind, start, end in facts:
             if kind == messages.PARSE_COMPLETE:
                 self._end_replay()
-                before = [fact for fact in facts if fact[1] < start]
-                behind, behind_facts = _behind(buffer, facts, end)
-                return buffer[:start] + behind, before + _shifted(behind_facts, start)
+                behind = facts_moved(facts_from(facts, end), start)
+                return buffer[:start] + buffer[end:], facts_until(facts, start) + behind
             if kind in (messages.ERROR_RESPONSE, messages.READY_FOR_QUERY):
                 self._end_replay()
                 break
@@ -498,13 +498,3 @@ class _Closing(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connection_lost(exc)
-
-
-def _behind(buffer: bytes, facts: Sequence[Fact], cut: int) -> tuple[bytes, Sequence[Fact]]:
-    """The part of `buffer` from `cut` on and the facts that lie in it, with offsets into that part."""
-    kept = [(kind, start - cut, end - cut if end >= 0 else end) for kind, start, end in facts if start >= cut]
-    return buffer[cut:], kept
-
-
-def _shifted(facts: Sequence[Fact], by: int) -> list[Fact]:
-    return [(kind, start + by, end + by if end >= 0 else end) for kind, start, end in facts]

@@ -1,4 +1,6 @@
-"""`is_one` and `is_last` answer yes only where `feed` would tell that very fact, and then leave the same cursor behind."""
+"""`is_one` and `is_last` say yes only where `feed` would tell that very fact, and leave the cursor as it would."""
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +67,7 @@ def one(asked, piece):
 
 def pieces_of(stream, cuts):
     edges = [0, *cuts, len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [stream[a:b] for a, b in pairwise(edges) if a < b]
 
 
 @settings(max_examples=400, deadline=None)

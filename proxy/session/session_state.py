@@ -1,0 +1,81 @@
+"""What a client has left in its session that another one must not find.
+
+Owns: why its server connection is pinned, which answer may end that, and what of its own a RESET takes away.
+Does not know: whether a pin is allowed, slots, when the client is sent anything.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.session.examination import Examination
+from proxy.session.parameters import SettingsTable, apply_sql, difference
+from proxy.session.server import FAILED_STATUS, IDLE_STATUS, ServerConnection
+from proxy.wire import messages
+from proxy.wire.sql import PLAIN, PinReason, SqlFacts
+
+NO_PINS: Final[frozenset[PinReason]] = frozenset()
+
+
+class SessionState:
+    """Of one client, from the first statement on that leaves something behind. `own` are its startup parameters."""
+
+    __slots__ = ("_clears", "_own", "_reset", "pins")
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self.pins = NO_PINS
+        self._own = own
+        self._clears: SqlFacts = PLAIN
+        self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
+
+    @property
+    def is_resetting(self) -> bool:
+        """What a RESET took has still to be brought back."""
+        return bool(self._reset)
+
+    def expect(self, server: ServerConnection, seen: Examination) -> None:
+        """Once it is answered, pins may go, and what a RESET took of the client's startup parameters comes back."""
+        found, own = seen.clearing, frozenset(self._own)
+        if server.owes_only_ours and len(seen.awaited) == 1 and seen.whole:
+            self._clears = found
+            server.tells_ready = True
+        if found.resets_parameters or found.resets & own:
+            self._reset |= own if found.resets_parameters else found.resets & own
+            server.tells_ready = True
+
+    def lost_its_last_pin(self, server: ServerConnection, failed: bool) -> bool:
+        """What was to clear is answered. Whether there were pins and there are none now."""
+        found, self._clears = self._clears, PLAIN
+        if not (self.pins and found.clears) or failed or server.last_status != IDLE_STATUS:
+            return False
+        self.pins -= found.clears
+        return not self.pins
+
+    def bring_back_startup_parameters(self, server: ServerConnection, table: SettingsTable) -> bytes:
+        """RESET must bring back what the client started with, not what the server connection was dialled with.
+
+        The SETs are sent, if it is time for them; returns what the client is to be told of them.
+        """
+        # Nothing can be sent ahead of what is under way already, and nothing succeeds in a failed transaction.
+        if not self._reset or server.awaiting or server.last_status == FAILED_STATUS:
+            return b""
+        names, self._reset = self._reset, frozenset()
+        own = table.settings_or_none(self._own)
+        if own is None:
+            server.retire_at = 0.0
+            return b""
+        # What the server does not report it has lost now, and this connection must not go on under that name.
+        kept = {n: v for n, v in server.settings.values.items() if table.is_reported(n) or n not in names}
+        server.settings = table.intern(kept)
+        neutral = table.neutral.values
+        lost = {name: own.values[name] for name in names if kept.get(name) == neutral.get(name)}
+        want = table.intern({**kept, **lost})
+        changes = difference(server.settings, want)
+        if not changes:
+            return b""
+        in_block = server.last_status != IDLE_STATUS
+        server.transport.write(server.inject(apply_sql(changes, in_block=in_block), want=want))
+        return b"".join(
+            messages.parameter_status(name, lost[name.lower()])
+            for name in table.reported
+            if lost.get(name.lower(), kept.get(name.lower())) != kept.get(name.lower())
+        )

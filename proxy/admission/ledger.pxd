@@ -1,3 +1,5 @@
+cimport cython
+
 from proxy.admission.demand cimport DemandMemory
 from proxy.admission.queues cimport ClassQueue, Waiter
 
@@ -30,7 +32,10 @@ cdef class Account:
     cpdef count_admission(self, bint borrowed, bint queued)
     cpdef long pinned_limit(self)
     cpdef bint counts_its_waiters(self)
+
+    @cython.locals(waiting=long)
     cpdef long demand(self)
+
     cpdef remember_demand(self, double now)
 
 
@@ -45,6 +50,9 @@ cdef class Ledger:
     cdef public set pinned
     cpdef Account account(self, str class_name)
     cpdef take(self, client, Account account)
+
+    @cython.locals(account=Account)
     cpdef Account give_back(self, client, double now)
+
     cpdef unpin(self, client, Account account)
     cpdef expect_new(self, client)

@@ -1,3 +1,6 @@
+cdef int _NOTHING
+
+
 cdef class Awaited:
     cdef readonly int first
     cdef object _rest

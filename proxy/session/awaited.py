@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 NOTHING: Final = -1
+_NOTHING: Final = NOTHING  # a C number in the compiled module
 
 
 class Awaited:
@@ -17,24 +18,24 @@ class Awaited:
     __slots__ = ("_rest", "first")
 
     def __init__(self) -> None:
-        self.first: int = NOTHING
+        self.first: int = _NOTHING
         self._rest: deque[int] | None = None
 
     def __bool__(self) -> bool:
-        return self.first != NOTHING
+        return self.first != _NOTHING
 
     def __iter__(self) -> Iterator[int]:
-        if self.first != NOTHING:
+        if self.first != _NOTHING:
             yield self.first
         if self._rest is not None:
             yield from self._rest
 
     def is_one(self) -> bool:
         """One answer is to come and no more."""
-        return self.first != NOTHING and self._rest is None
+        return self.first != _NOTHING and self._rest is None
 
     def push(self, kind: int) -> None:
-        if self.first == NOTHING:
+        if self.first == _NOTHING:
             self.first = kind
         elif self._rest is None:
             self._rest = deque((kind,))
@@ -48,7 +49,7 @@ class Awaited:
     def pop(self) -> None:
         """The first is answered."""
         if self._rest is None:
-            self.first = NOTHING
+            self.first = _NOTHING
         else:
             self.first = self._rest.popleft()
             if not self._rest:
@@ -57,6 +58,6 @@ class Awaited:
     def drop(self, kind: int) -> None:
         """Those of one type are never answered."""
         kept = [one for one in self if one != kind]
-        self.first = NOTHING
+        self.first = _NOTHING
         self._rest = None
         self.extend(kept)

@@ -1,7 +1,8 @@
 cimport cython
 
-from proxy.session cimport clock
+from proxy.session cimport clock, examination
 from proxy.session.backlog cimport Backlog
+from proxy.session.examination cimport Examination
 from proxy.session.gate cimport Gate
 from proxy.session.measures cimport ClassMeasures
 from proxy.session.parameters cimport Settings
@@ -65,6 +66,16 @@ cdef class ClientConnection(Holder):
     @cython.locals(server=ServerConnection, pool=Pool, settings=Settings)
     cpdef ServerConnection _link_at_once(self, bytes buffer, facts, double now)
     cpdef bint _must_hold(self)
+
+    @cython.locals(server=ServerConnection, seen=Examination)
+    cpdef _forward(self, bytes buffer, facts)
+
+    @cython.locals(was_copying=bint, of_copy=bint)
+    cpdef _send(self, ServerConnection server, bytes buffer, Examination seen)
+    cpdef _replay_parse(self, ServerConnection server)
+
+    @cython.locals(seen=Examination, server=ServerConnection, now=double)
+    cpdef _begin(self, bytes buffer, facts)
     cpdef bint _is_pinned(self)
 
     @cython.locals(server=ServerConnection)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
-from proxy.session import clock, refusals
+from proxy.session import clock, examination, refusals
 from proxy.session.backlog import Backlog
 from proxy.session.cleaning import Cleaning
 from proxy.session.examination import (
@@ -26,11 +26,8 @@ from proxy.session.examination import (
     WANTED,
     Dialect,
     Examination,
-    examine,
     inspect_unnamed,
-    is_cut_before_its_statement,
     may_end_transaction,
-    uses_unnamed_statement_of_before,
 )
 from proxy.session.facts import facts_from, facts_until
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
@@ -352,24 +349,24 @@ class ClientConnection(Holder):
             if self._is_clogged:
                 return  # it does not read its answers: nothing new begins, or they would pile up here
             buffer, facts = self._backlog.take()
-        if self._local is None and is_cut_before_its_statement(buffer):
+        if self._local is None and examination.is_cut_before_its_statement(buffer):
             self._keep(buffer, facts)  # whose statement it uses is not known yet; the rest is on its way
             return
         if self._local is not None or buffer[0] in NEEDS_NO_SERVER:
             buffer, facts = self._answer_locally(buffer, facts)
             if not buffer:
                 return
-        seen = examine(buffer, facts, self._dialect)
+        seen = examination.examine(buffer, facts, self._dialect)
         if seen.leaves_at == 0:
             self.end(None)
             return
-        self._replays_parse = uses_unnamed_statement_of_before(buffer)
+        self._replays_parse = examination.uses_unnamed_statement_of_before(buffer)
         if self._replays_parse and not self._unnamed_parse:
             self._keep(buffer, facts)
             self._refuse_unit(refusals.no_unnamed_statement())
-        elif (
-            seen.is_plain and seen.leaves_at < 0 and self._gate.try_grant(self.id, self.class_name, now := clock.now())
-        ):
+            return
+        now = clock.now()
+        if seen.is_plain() and seen.leaves_at < 0 and self._gate.try_grant(self.id, self.class_name, now):
             server = self._link_at_once(buffer, facts, now)
             if server is not None:
                 self._send(server, buffer, seen)
@@ -592,12 +589,12 @@ class ClientConnection(Holder):
             server.transport.write(buffer)
             self._streamed(server)
             return
-        seen = examine(buffer, facts, self._dialect, copying_in=server.ignores_sync)
+        seen = examination.examine(buffer, facts, self._dialect, server.ignores_sync)
         if seen.leaves_at >= 0:
-            if not seen.is_plain:
+            if not seen.is_plain():
                 server.retire_at = 0.0  # nobody will look at what the answer means for the session
             self._say_farewell(buffer, facts, seen.leaves_at)
-        elif seen.is_plain or self._may_change_session(server, seen, buffer, facts):
+        elif seen.is_plain() or self._may_change_session(server, seen, buffer, facts):
             self._send(server, buffer, seen)
 
     def _say_farewell(self, buffer: bytes, facts: Sequence[Fact], leaves_at: int) -> None:

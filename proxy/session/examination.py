@@ -27,7 +27,16 @@ WANTED: Final = bytes(
         messages.COPY_FAIL,
     )
 )
-_ENDS_COPY: Final = frozenset((messages.COPY_DONE, messages.COPY_FAIL))
+# The same by names of our own, which are C numbers in the compiled module.
+_QUERY: Final = messages.QUERY
+_PARSE: Final = messages.PARSE
+_BIND: Final = messages.BIND
+_DESCRIBE: Final = messages.DESCRIBE
+_EXECUTE: Final = messages.EXECUTE
+_SYNC: Final = messages.SYNC
+_TERMINATE: Final = messages.TERMINATE
+_COPY_DONE: Final = messages.COPY_DONE
+_COPY_FAIL: Final = messages.COPY_FAIL
 _HEADER_BYTES: Final = 5
 _WITH_TEXT: Final = frozenset((messages.QUERY, messages.PARSE))
 # The first word of a text, where it may end a transaction; a comment or an empty statement may stand before it.
@@ -76,11 +85,10 @@ class Examination:
         self.unnamed_parse: bytes | None = None
         self.whole = False
 
-    @property
     def is_plain(self) -> bool:
         return not self.pins and self.clearing is PLAIN and not self.changes_parameters
 
-    def found(self, facts: SqlFacts, *, runs: bool = True) -> None:
+    def found(self, facts: SqlFacts, runs: bool = True) -> None:
         """`runs`: the text is executed in this very piece, so that its success is that of the next ReadyForQuery."""
         if facts is not PLAIN:
             self.pins |= facts.pins
@@ -91,33 +99,33 @@ class Examination:
                 self.clearing = PLAIN  # it may set again what an earlier text of this piece clears
 
 
-def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, *, copying_in: bool = False) -> Examination:
+def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, copying_in: bool = False) -> Examination:
     """Look at every message of `facts` in `buffer`. While `copying_in` the server ignores Sync."""
     seen = Examination()
     for kind, start, end in facts:
-        if kind == messages.QUERY:
+        if kind == _QUERY:
             seen.found(inspect_sql(buffer[start + _HEADER_BYTES : end - 1], *dialect) if end >= 0 else _TOO_LONG)
             seen.unnamed_parse = NOTHING_KEPT  # a simple query destroys the unnamed statement
-        elif kind == messages.PARSE:
-            facts_of_it = _parse(seen, buffer, start, end, dialect)
+        elif kind == _PARSE:
+            facts_of_it = _look_into_parse(seen, buffer, start, end, dialect)
             seen.found(facts_of_it, runs=facts_of_it is not PLAIN and _is_executed(buffer, start, end))
             continue
-        elif kind == messages.TERMINATE:
+        elif kind == _TERMINATE:
             seen.leaves_at = start
             break
-        elif kind in _ENDS_COPY:
+        elif kind in (_COPY_DONE, _COPY_FAIL):
             seen.ends_copy = True
             seen.only_ends_copy = len(facts) == 1 and end == len(buffer)
             copying_in = False
             continue
-        elif kind == messages.SYNC and copying_in:
+        elif kind == _SYNC and copying_in:
             continue
         seen.awaited.append(kind)
         seen.whole = end == len(buffer) or end < 0
     return seen
 
 
-def _parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dialect) -> SqlFacts:
+def _look_into_parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dialect) -> SqlFacts:
     if end < 0:
         seen.unnamed_parse = NOTHING_KEPT
         return _TOO_LONG
@@ -139,12 +147,12 @@ def _is_executed(buffer: bytes, start: int, end: int) -> bool:
     at = end
     while buffer[start + _HEADER_BYTES] == 0 and at + _HEADER_BYTES <= len(buffer):
         kind = buffer[at]
-        if kind == messages.BIND:
+        if kind == _BIND:
             statement_at = buffer.find(b"\0", at + _HEADER_BYTES) + 1
             is_bound = 0 < statement_at < len(buffer) and buffer[statement_at] == 0
-        elif kind in (messages.PARSE, messages.SYNC):
+        elif kind in (_PARSE, _SYNC):
             return False
-        elif kind == messages.EXECUTE and is_bound:
+        elif kind == _EXECUTE and is_bound:
             return True
         at += 1 + int.from_bytes(buffer[at + 1 : at + _HEADER_BYTES], "big")
     return False
@@ -158,11 +166,11 @@ def inspect_unnamed(parse: bytes, dialect: Dialect) -> SqlFacts:
 
 def is_cut_before_its_statement(buffer: bytes) -> bool:
     """A Bind or Describe whose statement name has not arrived whole."""
-    if buffer[0] == messages.BIND:
+    if buffer[0] == _BIND:
         portal_end = buffer.find(b"\0", _HEADER_BYTES)
         end = 1 + int.from_bytes(buffer[1:_HEADER_BYTES], "big")
         return len(buffer) < end and (portal_end < 0 or portal_end + 1 >= len(buffer))
-    return buffer[0] == messages.DESCRIBE and len(buffer) < _HEADER_BYTES + 2
+    return buffer[0] == _DESCRIBE and len(buffer) < _HEADER_BYTES + 2
 
 
 def may_end_transaction(buffer: bytes, facts: Sequence[Fact]) -> bool:
@@ -183,7 +191,7 @@ def _may_begin_with_an_end(buffer: bytes, kind: int, start: int, end: int) -> bo
 def uses_unnamed_statement_of_before(buffer: bytes) -> bool:
     """The unit begins with a Bind or Describe of the unnamed statement: it was parsed in an earlier unit."""
     kind = buffer[0]
-    if kind == messages.BIND:
+    if kind == _BIND:
         statement_at = buffer.find(b"\0", _HEADER_BYTES) + 1
         return 0 < statement_at < len(buffer) and buffer[statement_at] == 0
-    return kind == messages.DESCRIBE and buffer[_HEADER_BYTES : _HEADER_BYTES + 2] == b"S\0"
+    return kind == _DESCRIBE and buffer[_HEADER_BYTES : _HEADER_BYTES + 2] == b"S\0"

@@ -44,3 +44,4 @@ cdef class Pool:
 
     @cython.locals(registry=Registry, is_retired=bint)
     cpdef put_idle(self, ServerConnection server, bint is_new=*)
+    cpdef bint _gave_to_the_next(self, ServerConnection server, bint is_new)

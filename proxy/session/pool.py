@@ -270,9 +270,7 @@ class Pool:
         registry = self.registry
         is_retired = server.retire_at < server.idle_since
         # Who wants a connection has asked for a dial: without one, and unless this is its outcome, nobody waits.
-        is_wanted = (is_new or self._asked) and self._wanting and not is_retired
-        if is_wanted and (is_new or not self._is_kept_from(self._wanting.first().class_name)):
-            self._wanting.popleft().server_ready(server)
+        if (is_new or self._asked) and not is_retired and self._gave_to_the_next(server, is_new):
             return
         if is_retired or registry.is_over_total:
             self.close(server)  # where somebody waits, a dial for him is under way
@@ -280,6 +278,13 @@ class Pool:
         self._idle.put(server)
         if registry.waiting_for_room:
             registry.make_room()
+
+    def _gave_to_the_next(self, server: ServerConnection, is_new: bool) -> bool:
+        wanting = self._wanting
+        if not wanting or (not is_new and self._is_kept_from(wanting.first().class_name)):
+            return False
+        wanting.popleft().server_ready(server)
+        return True
 
     def want(self, granted: Granted) -> None:
         """`granted.server_ready` or `server_failed` is called, possibly before this returns."""

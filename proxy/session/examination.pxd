@@ -1,0 +1,35 @@
+cimport cython
+
+cdef int _QUERY
+cdef int _PARSE
+cdef int _BIND
+cdef int _DESCRIBE
+cdef int _EXECUTE
+cdef int _SYNC
+cdef int _TERMINATE
+cdef int _COPY_DONE
+cdef int _COPY_FAIL
+cdef int _HEADER_BYTES
+
+
+cdef class Examination:
+    cdef readonly list awaited
+    cdef public frozenset pins
+    cdef public object clearing
+    cdef public object unnamed_parse
+    cdef public int leaves_at
+    cdef public bint changes_parameters
+    cdef public bint ends_copy
+    cdef public bint only_ends_copy
+    cdef public bint whole
+    cpdef bint is_plain(self)
+    cpdef found(self, facts, bint runs=*)
+
+
+@cython.locals(seen=Examination, kind=int, start=Py_ssize_t, end=Py_ssize_t)
+cpdef Examination examine(bytes buffer, facts, dialect, bint copying_in=*)
+
+@cython.locals(name_at=Py_ssize_t, name_end=Py_ssize_t, sql_end=Py_ssize_t)
+cpdef _look_into_parse(Examination seen, bytes buffer, Py_ssize_t start, Py_ssize_t end, dialect)
+cpdef bint is_cut_before_its_statement(bytes buffer)
+cpdef bint uses_unnamed_statement_of_before(bytes buffer)

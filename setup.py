@@ -61,7 +61,7 @@ setup(
             "annotation_typing": False,  # the .pxd files say what is a C type; annotations are for readers and mypy
             "auto_pickle": False,
             "binding": False,
-            "boundscheck": False,
+            "nonecheck": True,  # a mistake is an exception in one connection, not the end of the process
         },
     ),
 )

@@ -334,7 +334,7 @@ class ClientConnection(Holder):
             self.server = server
             server.link(self)
             return server
-        self._keep(buffer, facts or ((_QUERY, 0, len(buffer)),))
+        self._keep(buffer, ((_QUERY, 0, len(buffer)),) if facts is None else facts)
         self._phase = _DIALLING
         if server is not None:
             self.server_ready(server)

@@ -4,6 +4,7 @@ from proxy.session.server cimport ServerConnection
 
 cdef class IdleConnections:
     cdef readonly Py_ssize_t count
-    cdef dict _listed
+    cdef Settings _newest
+    cdef object _listed
     cpdef put(self, ServerConnection server)
     cpdef ServerConnection take(self, Settings settings)

@@ -7,6 +7,7 @@ The connections lie on stacks, one for each settings they have. Stacks that have
 a connection that goes back and forth costs no more than a push and a pop.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -19,11 +20,12 @@ _EMPTY_STACKS_KEPT: Final = 16
 class IdleConnections:
     """Stacks of idle connections. `count` is their number."""
 
-    __slots__ = ("_listed", "count")
+    __slots__ = ("_listed", "_newest", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._listed: dict[Settings, None] = {}  # in the order in which the stacks came to be used
+        self._listed: OrderedDict[Settings, None] = OrderedDict()  # that of the latest `put` stands at the end
+        self._newest: Settings | None = None  # that one
 
     def __iter__(self) -> Iterator[ServerConnection]:
         for settings in self._listed:
@@ -37,8 +39,8 @@ class IdleConnections:
 
     def put(self, server: ServerConnection) -> None:
         settings = server.settings
-        if not settings.is_listed:
-            self._list(settings)
+        if settings is not self._newest:
+            self._make_newest(settings)
         settings.idle.append(server)
         self.count += 1
 
@@ -59,21 +61,19 @@ class IdleConnections:
                 return True
         return False
 
-    def _list(self, settings: Settings) -> None:
+    def _make_newest(self, settings: Settings) -> None:
         if len(self._listed) > 2 * self.count + _EMPTY_STACKS_KEPT:
             for one in [one for one in self._listed if not one.idle]:
-                self._unlist(one)
+                del self._listed[one]
         self._listed[settings] = None
-        settings.is_listed = True
-
-    def _unlist(self, settings: Settings) -> None:
-        del self._listed[settings]
-        settings.is_listed = False
+        self._listed.move_to_end(settings)
+        self._newest = settings
 
     def _other_settings(self) -> Settings:
-        """The newest stack that holds something. Each empty one is passed once and is not listed any more."""
+        """Those of the connection that was put last. Each empty stack is passed once and is not listed any more."""
+        self._newest = None
         while True:
             settings = next(reversed(self._listed))
             if settings.idle:
                 return settings
-            self._unlist(settings)
+            del self._listed[settings]

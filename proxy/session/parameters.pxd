@@ -2,4 +2,3 @@ cdef class Settings:
     cdef object __weakref__
     cdef readonly object values
     cdef public list idle
-    cdef public bint is_listed

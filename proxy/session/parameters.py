@@ -45,12 +45,11 @@ class Settings:
     `idle` are the idle server connections that have them, and belongs to `idle.IdleConnections`.
     """
 
-    __slots__ = ("__weakref__", "idle", "is_listed", "values")
+    __slots__ = ("__weakref__", "idle", "values")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
         self.idle: list[ServerConnection] = []
-        self.is_listed = False
 
 
 class SettingsTable:

@@ -36,6 +36,11 @@ _OUTAGE_CODES: Final = frozenset({"57P03", "57P01", "57P02", "08006", "08001", "
 _RETRY_SECONDS: Final = (0.05, 1.0)  # between dials that the server answered with "too many connections"
 
 
+_DIAL_CRASHED: Final = ErrorFields(
+    "FATAL", "XX000", "the proxy failed to open a server connection", "reason=server_unavailable", "see the proxy's log"
+)
+
+
 class Granted(Protocol):
     """A holder of a slot that waits here for its server connection."""
 
@@ -334,6 +339,8 @@ class Pool:
         except BaseException:
             self._dialling -= 1
             self._asked -= 1
+            if self._wanting:  # a bug of ours, or the end of the process: nobody else makes this connection
+                self._wanting.popleft().server_failed(_DIAL_CRASHED)
             raise
         self._dialling -= 1
         self._asked -= 1

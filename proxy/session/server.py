@@ -343,7 +343,8 @@ class ServerConnection:
             elif kind == messages.COPY_IN_RESPONSE:
                 self._copy_in()
                 client.copy_begins()
-        if not self.awaiting and self.last_status == _IDLE_STATUS and not self.copying_in and not self.told_fatal:
+        # What was told above may have sent the client away, a Terminate that had to wait for the answer for one.
+        if self.client is client and self.is_clean and not self.told_fatal:
             client.unit_may_be_over()
 
     def _ready(self, client: Holder, status: int) -> None:

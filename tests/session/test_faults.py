@@ -384,6 +384,25 @@ async def test_while_the_server_is_down_units_fail_fast_and_the_client_stays(
     assert (await client.query("select")).errors == []
 
 
+async def test_a_dial_that_crashes_is_an_error_for_one_who_waits_and_keeps_nobody(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = await run_proxy()
+    client = await proxy.connect()
+    proxy.registry.close_all_idle()
+    await proxy.registry.until_empty()
+
+    async def crash(make_protocol: object) -> None:
+        raise UnicodeError("label too long")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy.registry.connector, "open", crash)
+        assert (await client.query("select 1")).codes == ["XX000"]
+    assert await client.value("select 1") == "1"
+    assert proxy.measures.crashes == 1
+    proxy.measures.crashes = 0  # this one was wanted
+
+
 async def test_too_many_connections_is_asked_again_and_never_shown(
     fake_server: FakeServer, run_proxy: RunProxy
 ) -> None:

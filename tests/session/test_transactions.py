@@ -1,6 +1,8 @@
 """Many clients on few server connections: when a connection is held, and when it is given back."""
 
 import asyncio
+import os
+import signal
 
 from proxy.wire.startup import encode_startup
 from tests.session.fake_server import FakeServer
@@ -133,6 +135,24 @@ async def test_the_unnamed_statement_outlives_its_unit(run_proxy: RunProxy) -> N
     await other.extended("select 'something else'")
     await client.send(describe("S"), SYNC)
     assert (await client.answer()).kinds == "tTZ"
+
+
+async def test_a_bind_in_two_pieces_whose_connection_must_be_dialled_ends_its_unit(run_proxy: RunProxy) -> None:
+    """Its first piece holds nothing to decide on, and was once kept as if it were a simple query."""
+    proxy = await run_proxy()
+    client = await proxy.connect()
+    await client.send(parse("select length($1)"), SYNC)
+    assert (await client.answer()).kinds == "1Z"
+    await proxy.until_free()
+    proxy.registry.close_all_idle()
+    whole = bind("set " * 5000)
+    await client.send(whole[:500])
+    await asyncio.sleep(0.05)
+    await client.send(whole[500:], execute(), SYNC)
+    answer = await client.answer()
+    assert (answer.kinds, answer.rows) == ("2DCZ", [("20000",)])
+    assert proxy.controller.in_use == 0
+    assert proxy.measures.pins == {}
 
 
 async def test_a_replayed_statement_that_no_longer_parses_is_the_servers_error(
@@ -320,6 +340,22 @@ async def test_work_sent_ahead_of_a_farewell_is_done(run_proxy: RunProxy) -> Non
     await proxy.until_free()
     assert (await watcher.query("select n from farewell order by n")).rows == [("1",), ("2",)]
     await watcher.query("drop table farewell")
+
+
+async def test_a_farewell_that_waits_for_a_clearing_answer_is_the_end_of_the_client(run_proxy: RunProxy) -> None:
+    """The answer lets the Terminate go on, and the connection is idle before the answer is done with."""
+    proxy = await run_proxy(**ONE_SLOT)
+    client, other = await proxy.connect(), await proxy.connect()
+    await client.query("listen somewhere")
+    backend = int(await client.value("select pg_backend_pid()") or 0)
+    os.kill(backend, signal.SIGSTOP)
+    await client.send(query("unlisten *"))
+    await asyncio.sleep(0.1)
+    await client.send(TERMINATE)
+    await asyncio.sleep(0.1)
+    os.kill(backend, signal.SIGCONT)
+    await proxy.until_free()
+    assert await other.value("select 1") == "1"
 
 
 async def test_a_farewell_in_an_open_transaction_leaves_nothing_behind(run_proxy: RunProxy) -> None:

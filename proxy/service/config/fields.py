@@ -80,6 +80,10 @@ def _range_words(kind: str, minimum: float, maximum: float | None) -> str:
     return f"{kind} >= {minimum:g}" if maximum is None else f"{kind} from {minimum:g} to {maximum:g}"
 
 
+# Above anything that is meant, and within every number of the compiled modules.
+_LARGEST: Final = 2**31 - 1
+
+
 def whole(minimum: int = 0, maximum: int | None = None, *, word: str | None = None, optional: bool = False) -> Setting:
     """A whole number, or the one `word` that may stand for it (`auto`)."""
 
@@ -88,7 +92,7 @@ def whole(minimum: int = 0, maximum: int | None = None, *, word: str | None = No
         if word is not None and value == word:
             return word
         number = _as_whole(value)
-        return number if number is not None and minimum <= number <= (maximum or math.inf) else None
+        return number if number is not None and minimum <= number <= (maximum or _LARGEST) else None
 
     allowed = _range_words("a whole number", minimum, maximum)
     schema: JsonSchemaValue = {"type": "integer", "minimum": minimum}

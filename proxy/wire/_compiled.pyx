@@ -119,7 +119,7 @@ cdef class Cursor:
         cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
         cdef long long position = self._skip
         cdef long long length
-        if self._held is not None or last < position or size > self._max_held_bytes:
+        if self._held is not None or last < position or size > min(self._max_held_bytes, self._max_message_bytes):
             return False
         if at[last] != kind or _length_at(at + last) != size - 1:
             return False

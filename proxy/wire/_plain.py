@@ -107,7 +107,7 @@ class Cursor:
         """
         last = len(data) - size
         position = self._skip
-        if self._held or last < position or size > self._max_held_bytes:
+        if self._held or last < position or size > min(self._max_held_bytes, self._max_message_bytes):
             return False
         if _unpack_header(data, last) != (kind, size - 1):
             return False

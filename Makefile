@@ -39,4 +39,4 @@ micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle
 	$(BIN)/python -m loadtests.micro
 
 clean:           ## remove what the targets made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build proxy/*/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache

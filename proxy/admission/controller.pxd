@@ -1,3 +1,5 @@
+# The C types with which `controller.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.admission cimport rule

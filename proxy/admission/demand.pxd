@@ -1,3 +1,5 @@
+# The C types with which `demand.py` is compiled. What it does stands there.
+
 cdef class DemandMemory:
     cdef double _half_life_seconds
     cdef double _level_since

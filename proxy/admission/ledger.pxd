@@ -1,3 +1,5 @@
+# The C types with which `ledger.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.admission.demand cimport DemandMemory

@@ -1,3 +1,5 @@
+# The C types with which `queues.py` is compiled. What it does stands there.
+
 cdef class Waiter:
     cdef public object client
     cdef public str class_name

@@ -1,3 +1,5 @@
+# The C types with which `rule.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.admission.ledger cimport Account, Ledger

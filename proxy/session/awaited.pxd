@@ -1,3 +1,5 @@
+# The C types with which `awaited.py` is compiled. What it does stands there.
+
 cdef int _NOTHING
 
 

@@ -1,3 +1,5 @@
+# The C types with which `backlog.py` is compiled. What it does stands there.
+
 cdef class Backlog:
     cdef readonly Py_ssize_t size
     cdef list _pieces

@@ -1,3 +1,5 @@
+# The C types with which `client.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.session cimport clock, examination

@@ -1,3 +1,5 @@
+# What compiled modules call in place of `clock.py`: the same, without objects in between.
+
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 

@@ -1,3 +1,5 @@
+# The C types with which `gate.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.admission.controller cimport Controller

@@ -1,3 +1,5 @@
+# The C types with which `histogram.py` is compiled. What it does stands there.
+
 cimport cython
 
 

@@ -1,3 +1,5 @@
+# The C types with which `idle.py` is compiled. What it does stands there.
+
 from proxy.session.parameters cimport Settings
 from proxy.session.server cimport ServerConnection
 

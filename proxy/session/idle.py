@@ -1,6 +1,7 @@
 """The idle server connections of one pool.
 
-Owns: which is handed out next: one with the wanted settings where there is one, the most recently used first.
+Owns: which is handed out next: one with the wanted settings where there is one, else one of the stack that was put to
+last; of a stack always the most recently used.
 Does not know: who asks, ages, how a connection is closed.
 
 The connections lie on stacks, one for each settings they have. Stacks that have become empty stay listed for a while:
@@ -70,7 +71,7 @@ class IdleConnections:
         self._newest = settings
 
     def _other_settings(self) -> Settings:
-        """Those of the connection that was put last. Each empty stack is passed once and is not listed any more."""
+        """Those of the stack that was put to last. Each empty stack is passed once and is not listed any more."""
         self._newest = None
         while True:
             settings = next(reversed(self._listed))

@@ -1,3 +1,5 @@
+# The C types with which `measures.py` is compiled. What it does stands there.
+
 from proxy.session.histogram cimport Histogram
 
 

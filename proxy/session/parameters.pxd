@@ -1,3 +1,5 @@
+# The C types with which `parameters.py` is compiled. What it does stands there.
+
 cdef class Settings:
     cdef object __weakref__
     cdef readonly object values

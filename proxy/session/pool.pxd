@@ -1,3 +1,5 @@
+# The C types with which `pool.py` is compiled. What it does stands there.
+
 cimport cython
 
 from proxy.session.idle cimport IdleConnections

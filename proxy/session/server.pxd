@@ -1,3 +1,5 @@
+# The C types with which `server.py` is compiled. What it does stands there.
+
 from proxy.session.awaited cimport Awaited
 from proxy.session.parameters cimport Settings
 from proxy.wire._compiled cimport Cursor

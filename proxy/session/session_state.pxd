@@ -1,3 +1,5 @@
+# The C types with which `session_state.py` is compiled. What it does stands there.
+
 cdef class SessionState:
     cdef public frozenset pins
     cdef object _own

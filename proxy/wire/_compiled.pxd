@@ -1,3 +1,5 @@
+# The C types of `_compiled.pyx`, for the modules that call it.
+
 cimport cython
 
 

@@ -1,3 +1,5 @@
+# What compiled modules call in place of `prefilter.py`: the same, without objects in between.
+
 from proxy.wire cimport _compiled
 
 

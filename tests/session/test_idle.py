@@ -48,10 +48,12 @@ def test_the_most_recently_used_first_and_with_the_wanted_settings_where_there_i
     steps: list[tuple[str, int]],
 ) -> None:
     settings = some_settings()
+    put_to: list[Settings] = []  # the settings of the latest put at the end
     idle, model = IdleConnections(), cast(list[ServerConnection], [])
     for what, index in steps:
         wanted = settings[index]
         if what == "put":
+            put_to = [one for one in put_to if one is not wanted] + [wanted]
             model.append(connection(wanted))
             idle.put(model[-1])
         elif what == "take":
@@ -61,7 +63,8 @@ def test_the_most_recently_used_first_and_with_the_wanted_settings_where_there_i
             if fit:
                 assert taken is fit[-1]
             elif taken is not None:
-                assert taken is model[-1], "the last that was put, of any settings"
+                newest = max((one.settings for one in model), key=put_to.index)
+                assert taken is [one for one in model if one.settings is newest][-1]
             if taken is not None:
                 model.remove(taken)
         elif model:

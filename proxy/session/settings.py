@@ -72,7 +72,7 @@ class PoolSettings:
     server_idle_timeout_seconds: float = 600.0
     check_after_seconds: float = 30.0
     dial_timeout_seconds: float = 5.0
-    max_dials: int = 4
+    max_dials: int = 2
     gone_timeout_seconds: float = 10.0
     retry_min_seconds: float = 0.2
     retry_max_seconds: float = 5.0

@@ -113,7 +113,7 @@ def test_an_entry_that_matches_everything_is_refused():
 def test_a_section_or_value_left_empty_keeps_its_default():
     config = load(SMALLEST + "pool:\nlisten: {port: null, tls: null}\n")
     assert config.listen.port == 6432
-    assert config.pool.max_dials == 4
+    assert config.pool.max_dials == 2
 
 
 def test_no_finding_shows_the_password_of_the_upstream_url():

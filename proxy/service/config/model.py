@@ -178,7 +178,9 @@ class Pool(Section):
     dial_timeout: Seconds = Field(
         default=5.0, description="one dial and login of the server; connect_timeout in the URL wins"
     )
-    max_dials: AtLeastOne = Field(default=2, description="dials of the server under way at once; more where it is far away")
+    max_dials: AtLeastOne = Field(
+        default=2, description="dials of the server under way at once; more where it is far away"
+    )
     gone_timeout: Seconds = Field(
         default=10.0, description="wait for the server to close its side before asking what became of it"
     )

@@ -9,9 +9,15 @@ Source: PostgreSQL manual, "Message Flow" (protocol-flow).
     DISCARDING  everything up to Sync is dropped, as after an error in the extended protocol
     FAILED      as a server in a failed transaction block: only the end of the block is accepted
 
-A refused BEGIN must end in FAILED: with status "I" the rest of a script would run in autocommit.
+A refused BEGIN must end in FAILED: with status "I" the rest of a script would run in autocommit. A Terminate is never
+consumed: whoever has the socket sees to it.
+
+COMMIT AND CHAIN in FAILED ends the block and begins another, which needs a server. Where the refused BEGIN had no
+options it is passed on as that BEGIN, filled up with blanks, for the message must keep its length; a block whose
+options nobody knows stays failed.
 """
 
+import re
 from enum import Enum
 from struct import Struct
 from typing import Final
@@ -19,13 +25,15 @@ from typing import Final
 from proxy.session import refusals
 from proxy.wire import messages
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import TransactionEffect, transaction_effect
+from proxy.wire.sql import transaction_effect
 
 _length: Final = Struct(">I")
 _HEADER_BYTES: Final = 5
 _MAX_KEPT_BYTES: Final = 64 * 1024  # a longer message cannot be an end of transaction and is only skipped
 _IGNORED: Final = frozenset((messages.FLUSH, messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 NEEDS_NO_SERVER: Final = _IGNORED | {messages.SYNC}
+_CHAINS: Final = frozenset(("COMMIT AND CHAIN", "ROLLBACK AND CHAIN"))
+_PLAIN_BEGIN: Final = re.compile(rb"\s*(?:begin(?:\s+(?:work|transaction))?|start\s+transaction)[\s;]*", re.IGNORECASE)
 
 
 class Mode(Enum):
@@ -45,6 +53,7 @@ class LocalAnswers:
         self._ends: dict[bytes, bool] = {}  # statement name -> its text ends the transaction
         self._executes_begin = False
         self._opens = False
+        self._began_plainly = False  # the refused BEGIN had no options: a chained transaction has none either
 
     @property
     def is_idle(self) -> bool:
@@ -56,7 +65,7 @@ class LocalAnswers:
         kind = data[0]
         if kind in (messages.QUERY, messages.FUNCTION_CALL):
             end = 1 + _length.unpack_from(data, 1)[0]
-            if kind == messages.QUERY and transaction_effect(data[_HEADER_BYTES : end - 1]).opens:
+            if kind == messages.QUERY and self._is_opening(data[_HEADER_BYTES : end - 1]):
                 self._in_failed_block = True
             self._skip = max(0, end - len(data))  # a query too long to be held arrives in pieces
             answer = messages.error_response(error) + self._ready()
@@ -84,7 +93,10 @@ class LocalAnswers:
         while len(data) - at >= _HEADER_BYTES:
             kind = data[at]
             end = at + 1 + _length.unpack_from(data, at + 1)[0]
-            if self.mode is Mode.NORMAL and kind not in NEEDS_NO_SERVER:
+            if self.mode is Mode.FAILED and end <= len(data) and self._chains(kind, data[at + _HEADER_BYTES : end]):
+                data = _with_begin(data, kind, at, end)
+                self._leave_failed_block()
+            if kind == messages.TERMINATE or (self.mode is Mode.NORMAL and kind not in NEEDS_NO_SERVER):
                 return b"".join(answers), data[at:]
             if end > len(data):
                 if end - at <= _MAX_KEPT_BYTES:
@@ -112,7 +124,7 @@ class LocalAnswers:
 
     def _discard(self, kind: int, payload: bytes) -> bytes:
         if kind == messages.PARSE:
-            self._opens = self._opens or _effect_of_parse(payload).opens
+            self._opens = self._is_opening(_sql_of_parse(payload)) or self._opens
         elif kind == messages.EXECUTE:
             self._executes_begin = self._executes_begin or self._opens
         elif kind == messages.SYNC:
@@ -124,7 +136,14 @@ class LocalAnswers:
 
     def parsed_before(self, parse: bytes) -> None:
         """The refused unit uses a statement whose Parse message came in an earlier unit."""
-        self._opens = _effect_of_parse(parse[_HEADER_BYTES:]).opens
+        self._opens = self._is_opening(_sql_of_parse(parse[_HEADER_BYTES:]))
+
+    def _is_opening(self, sql: bytes) -> bool:
+        """Whether the text leaves a transaction open; it is remembered how it began."""
+        opens = transaction_effect(sql).opens
+        if opens:
+            self._began_plainly = _PLAIN_BEGIN.fullmatch(sql) is not None
+        return opens
 
     # -- in a failed block ------------------------------------------------------------------------------------------
 
@@ -155,6 +174,13 @@ class LocalAnswers:
         more = _aborted() if len(effect.statements) > 1 else b""
         return messages.command_complete("ROLLBACK") + more + self._ready()
 
+    def _chains(self, kind: int, payload: bytes) -> bool:
+        """The one statement of this message is an end of the block that begins the next one."""
+        if not self._began_plainly or kind not in (messages.QUERY, messages.PARSE):
+            return False
+        words = transaction_effect(_sql_of(kind, payload)).statements
+        return len(words) == 1 and words[0] in _CHAINS
+
     def _leave_failed_block(self) -> None:
         self._in_failed_block = False
         self._ends.clear()
@@ -177,7 +203,7 @@ class LocalAnswers:
 
     def _failed_parse(self, payload: bytes) -> bytes:
         name = payload.partition(b"\0")[0]
-        if not _effect_of_parse(payload).first_ends:
+        if not transaction_effect(_sql_of_parse(payload)).first_ends:
             return self._error_up_to_sync()
         self._ends = {name: True}
         return messages.parse_complete()
@@ -202,5 +228,16 @@ def _aborted() -> bytes:
     return messages.error_response(refusals.in_failed_transaction())
 
 
-def _effect_of_parse(payload: bytes) -> TransactionEffect:
-    return transaction_effect(payload.partition(b"\0")[2].partition(b"\0")[0])
+def _sql_of_parse(payload: bytes) -> bytes:
+    return payload.partition(b"\0")[2].partition(b"\0")[0]
+
+
+def _sql_of(kind: int, payload: bytes) -> bytes:
+    return payload[:-1] if kind == messages.QUERY else _sql_of_parse(payload)
+
+
+def _with_begin(data: bytes, kind: int, at: int, end: int) -> bytes:
+    """The text of the Query or Parse at `at` becomes BEGIN. It keeps its length: what has been found stays true."""
+    sql = _sql_of(kind, data[at + _HEADER_BYTES : end])
+    sql_at = at + _HEADER_BYTES if kind == messages.QUERY else data.index(b"\0", at + _HEADER_BYTES) + 1
+    return data[:sql_at] + b"BEGIN".ljust(len(sql)) + data[sql_at + len(sql) :]

@@ -13,7 +13,7 @@ from proxy.session.client import Phase
 from proxy.wire.startup import encode_startup
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
-from tests.support.wire_client import SYNC, WireClient, bind, execute, function_call, parse, query, run
+from tests.support.wire_client import SYNC, TERMINATE, WireClient, bind, execute, function_call, parse, query, run
 
 
 def one_slot(**queue: object) -> dict[str, object]:
@@ -235,6 +235,51 @@ async def test_a_refused_begin_by_the_extended_protocol_fails_until_the_end_of_i
     answer = await client.extended("commit")
     assert (answer.tags, answer.status, answer.errors) == (["ROLLBACK"], "I", [])
     assert (await client.extended("select 1")).value == "1"
+
+
+@pytest.mark.parametrize("chain", ["commit and chain", "ROLLBACK AND CHAIN;", "end and chain"])
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+async def test_a_chain_out_of_a_refused_begin_begins_the_transaction_anew(
+    run_proxy: RunProxy, chain: str, extended: bool
+) -> None:
+    """A script that only ever chains would never leave the failed block."""
+    proxy = await run_proxy(**IMPATIENT)
+    holder, client = await held(proxy), await proxy.connect()
+    ask = client.extended if extended else client.query
+    assert (await ask("begin")).status == "E"
+    answer = await ask(chain)
+    assert (answer.codes, answer.status) == (["53300"], "E"), "there is no slot for the next one either"
+    await holder.query("commit")
+    answer = await ask(chain)
+    assert (answer.tags, answer.status) == (["BEGIN"], "T")
+    assert (await ask("select 1")).status == "T"
+    assert (await ask("commit")).tags == ["COMMIT"]
+
+
+async def test_a_chain_stays_failed_where_the_transaction_had_options(run_proxy: RunProxy) -> None:
+    """The next one would have to be serializable too, and would not be."""
+    proxy = await run_proxy(**IMPATIENT)
+    holder, client = await held(proxy), await proxy.connect()
+    assert (await client.query("begin isolation level serializable")).status == "E"
+    await holder.query("commit")
+    answer = await client.query("commit and chain")
+    assert (answer.codes, answer.status) == (["25P02"], "E")
+    assert (await client.query("rollback")).status == "I"
+
+
+@pytest.mark.parametrize("refused", [query("begin"), run("select 1")], ids=["in a failed block", "before its Sync"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["with it", "behind it"])
+async def test_a_farewell_after_a_refusal_ends_the_client(run_proxy: RunProxy, refused: bytes, at_once: bool) -> None:
+    """It was taken for one more message to be ignored, and the socket stayed until the client closed it."""
+    proxy = await run_proxy(**IMPATIENT)
+    await held(proxy)
+    client = await proxy.connect()
+    await client.send(refused, TERMINATE if at_once else b"")
+    assert (await client.answer("E")).codes == ["53300"]
+    if not at_once:
+        await client.send(TERMINATE)
+    assert (await client.answer("")).kinds in ("", "Z")
+    assert len(proxy.desk.clients) == 1
 
 
 async def test_a_query_that_opens_and_ends_its_transaction_is_refused_with_idle_status(run_proxy: RunProxy) -> None:

@@ -35,6 +35,7 @@ from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, dif
 from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
 from proxy.session.settings import PoolMode
+from proxy.session.transports import close_in_time
 from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
@@ -222,7 +223,8 @@ class ClientConnection(Holder):
         return server.awaiting.first == INJECTED or (server.tells_ready and not server.copying_in)
 
     def eof_received(self) -> None:
-        """Returning None closes our side too; connection_lost follows."""
+        """Our side is closed too, and connection_lost follows: in time, also where the peer reads nothing more."""
+        close_in_time(self.transport, self._desk.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed()
@@ -254,7 +256,7 @@ class ClientConnection(Holder):
         if error is not None:
             self.transport.write(messages.error_response(error))
         self._leave()
-        self.transport.close()
+        close_in_time(self.transport, self._desk.loop)
 
     # -- entering -----------------------------------------------------------------------------------------------------
 
@@ -602,7 +604,7 @@ class ClientConnection(Holder):
         if leaves_at:
             self._forward(buffer[:leaves_at], facts_until(facts, leaves_at))
         self._leave(work_goes_on=True)
-        self.transport.close()
+        close_in_time(self.transport, self._desk.loop)
 
     def _replay_parse(self, server: ServerConnection) -> None:
         if self._replays_parse:

@@ -12,6 +12,8 @@ from typing import Final, Protocol, cast
 WRITE_HIGH_BYTES: Final = 256 * 1024
 WRITE_LOW_BYTES: Final = 64 * 1024
 
+LINGER_SECONDS: Final = 10.0  # for the last bytes to a peer that may not read them
+
 # A peer that vanished without a word is noticed after 30 + 3 * 10 seconds.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -37,6 +39,14 @@ def as_protocol(receiver: Receiver) -> asyncio.Protocol:
 def as_stream(transport: asyncio.BaseTransport) -> asyncio.Transport:
     """uvloop's transports have the methods of asyncio.Transport and do not inherit from it."""
     return cast("asyncio.Transport", transport)
+
+
+def close_in_time(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    """Close once everything written is sent, or after `LINGER_SECONDS`: a peer that reads nothing keeps no socket."""
+    is_unsent = transport.get_write_buffer_size() > 0
+    transport.close()
+    if is_unsent:
+        loop.call_later(LINGER_SECONDS, transport.abort)
 
 
 def set_up(transport: asyncio.BaseTransport) -> asyncio.Transport:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from proxy.demo.postgres import EmbeddedPostgres
+from proxy.session import transports
 from proxy.session.transports import WRITE_HIGH_BYTES
 from proxy.wire import messages
 from proxy.wire.startup import encode_startup
@@ -17,7 +18,7 @@ from tests.session.fake_server import FakeServer, Session
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.servers import Postgres
-from tests.support.wire_client import SYNC, Answer, query, run
+from tests.support.wire_client import SYNC, TERMINATE, Answer, query, run
 
 MakePostgres = Callable[..., EmbeddedPostgres]
 ONE_SLOT = {"budget": {"total": 2}, "classes": {"all": {"limit": 1, "queue": {"timeout": "20s"}}}}
@@ -187,6 +188,26 @@ async def test_a_client_that_does_not_read_holds_no_memory_and_stops_nobody(run_
     answer = await reader.answer()
     assert len(answer.payloads("D")) == 100_000
     assert proxy.controller.in_use == 0
+
+
+@pytest.mark.parametrize("ending", ["half-closed", "garbage", "farewell"])
+async def test_a_closed_client_that_reads_nothing_keeps_neither_socket_nor_slot(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """What is still to be sent to it holds the socket open, and its machine is alive: no keepalive ever ends that."""
+    monkeypatch.setattr(transports, "LINGER_SECONDS", 0.2)
+    proxy = await run_proxy()
+    client = await proxy.connect()
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]  # its kernel's buffers fill up
+    await client.send(query("select repeat('x', 1000) from generate_series(1, 100000)"))
+    (stuck,) = proxy.desk.clients
+    await eventually(lambda: stuck.transport.get_write_buffer_size() > WRITE_HIGH_BYTES)
+    if ending == "half-closed":
+        client.stop_sending()
+    else:
+        await client.send({"garbage": b"\0garbage", "farewell": TERMINATE}[ending])
+    await eventually(lambda: proxy.desk.connected == 0)
+    await proxy.until_free()
 
 
 async def test_a_client_that_sends_faster_than_the_server_reads_is_slowed_down(

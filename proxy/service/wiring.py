@@ -85,6 +85,7 @@ def pool_settings(config: Config) -> PoolSettings:
         gone_timeout_seconds=pool.gone_timeout,
         retry_min_seconds=pool.retry_min,
         retry_max_seconds=pool.retry_max,
+        cancel_on_disconnect=pool.cancel_on_disconnect,
     )
 
 

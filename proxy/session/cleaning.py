@@ -7,6 +7,9 @@ Does not know: classes and queues; the caller releases the slot when told that i
     transaction open, nothing runs   -> ROLLBACK -> (DISCARD ALL) -> idle
     a query runs, or mid-message     -> cancel, terminate, wait until gone
     the same after a farewell        -> let it finish, then as above
+
+With `cancel_on_disconnect` off a query of a client that vanished is let finish too, and where that cannot be followed
+(mid-message, copy data that will never come) the connection is only terminated, and counts until it is gone.
 """
 
 import asyncio
@@ -45,6 +48,7 @@ class Cleaning(Holder):
         self._canceller = canceller
         self._over = over
         self._must_discard = False
+        self._cancels = True
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(
@@ -59,7 +63,8 @@ class Cleaning(Holder):
         if is_spoilt:
             server.retire_at = 0.0  # it keeps what DISCARD ALL does not end
         self._must_discard = is_dirty
-        if server.copying_in or is_mid_message or (server.awaiting and not work_goes_on):
+        self._cancels = self._pool.registry.settings.cancel_on_disconnect
+        if server.copying_in or is_mid_message or (server.awaiting and self._cancels and not work_goes_on):
             self._end()
         elif server.awaiting:
             server.tells_ready = True
@@ -67,6 +72,7 @@ class Cleaning(Holder):
             self._begin_cleaning()
 
     def _begin_cleaning(self) -> None:
+        self._cancels = True  # from here on only statements of ours run
         seconds = self._pool.registry.settings.gone_timeout_seconds
         self._timer = self._pool.registry.loop.call_later(seconds, self._end)
         self._next_step()
@@ -106,7 +112,7 @@ class Cleaning(Holder):
         self._stop_timer()
         server = self._server
         server.on_gone = self._gone
-        if server.process_id:  # also where nothing is awaited: what a Flush started may run for hours
+        if self._cancels and server.process_id:  # also where nothing is awaited: what a Flush started may run for hours
             self._cancel_until_gone(_CANCEL_AGAIN_SECONDS[0])
         self._pool.close(server)
 

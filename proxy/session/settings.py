@@ -76,6 +76,7 @@ class PoolSettings:
     gone_timeout_seconds: float = 10.0
     retry_min_seconds: float = 0.2
     retry_max_seconds: float = 5.0
+    cancel_on_disconnect: bool = True
 
 
 @dataclass(frozen=True, slots=True)

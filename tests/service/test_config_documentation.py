@@ -59,7 +59,7 @@ def test_meaning_and_default_are_those_of_the_model(key, info):
         assert default == "**required**"
         return
     value = info.get_default(call_default_factory=True)
-    shown = {"time": show_seconds, "bytes": show_bytes}.get(
+    shown = {"time": show_seconds, "bytes": show_bytes, "true or false": lambda value: str(value).lower()}.get(
         kind, lambda value: f"{value:g}" if isinstance(value, float) else value
     )
     assert default == ("empty" if value is None else "none" if value == () else f"`{shown(value)}`")

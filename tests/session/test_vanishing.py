@@ -10,9 +10,11 @@ from proxy.wire.startup import encode_startup
 from tests.session.fake_server import FakeServer, Session
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
-from tests.support.wire_client import COPY_DONE, SYNC, WireClient, copy_data, parse, query, run
+from tests.support.servers import Postgres
+from tests.support.wire_client import COPY_DONE, FLUSH, SYNC, WireClient, copy_data, parse, query, run
 
 ONE_SLOT = {"budget": {"total": 2}, "classes": {"all": {"limit": 1, "queue": {"timeout": "20s"}, "pinned_limit": 1}}}
+TWO_SLOTS = {"all": {"limit": 2, "queue": {"timeout": "20s"}}}
 SLOW = "select pg_sleep(60)"
 
 
@@ -138,6 +140,99 @@ async def test_while_its_query_runs(run_proxy: RunProxy) -> None:
     await leaver.send(query(SLOW))
     await leaver.abort()
     await next_client_is_clean(proxy, other)
+
+
+def running(postgres: Postgres, mark: str) -> int:
+    """How many backends run a statement that carries `mark`."""
+    activity = f"select count(*) from pg_stat_activity where state = 'active' and query like '%{mark}%'"
+    return int(postgres.psql(f"{activity} and pid <> pg_backend_pid()"))
+
+
+# What keeps a server busy, and how the client asks for it: the mark is a part of each text.
+BUSY = {
+    "query": lambda mark: [query(f"select pg_sleep(60), '{mark}'")],
+    "extended": lambda mark: [run(f"select pg_sleep(60), '{mark}'"), SYNC],
+    "behind a flush": lambda mark: [run(f"select pg_sleep(60), '{mark}'"), FLUSH],
+    "copy out": lambda mark: [query(f"copy (select '{mark}', pg_sleep(.01) from generate_series(1, 9999)) to stdout")],
+    "in a transaction": lambda mark: [query("begin"), query(f"select pg_sleep(60), '{mark}'")],
+}
+
+
+@pytest.mark.parametrize("farewell", ["abort", "stop_sending"])
+@pytest.mark.parametrize("busy", list(BUSY))
+async def test_what_a_vanished_client_had_running_ends_on_the_server(
+    run_proxy: RunProxy, postgres: Postgres, busy: str, farewell: str
+) -> None:
+    proxy = await run_proxy(**ONE_SLOT)
+    leaver, other = await proxy.connect(), await proxy.connect()
+    mark = f"{busy} {farewell}"
+    await leaver.send(*BUSY[busy](mark))
+    await eventually(lambda: running(postgres, mark) == 1)
+    result = getattr(leaver, farewell)()
+    if result is not None:
+        await result
+    await eventually(lambda: running(postgres, mark) == 0, within_seconds=5)
+    await proxy.until_free()
+    await next_client_is_clean(proxy, other)
+
+
+FINITE = {
+    "query": lambda table, lock: [query(f"insert into {table} select 1 from pg_advisory_xact_lock({lock})")],
+    "extended": lambda table, lock: [run(f"insert into {table} select 1 from pg_advisory_xact_lock({lock})"), SYNC],
+    "copy out": lambda table, lock: [
+        query(f"copy (insert into {table} select 1 from pg_advisory_xact_lock({lock}) returning n) to stdout")
+    ],
+}
+
+
+@pytest.mark.parametrize("way", list(FINITE))
+async def test_where_nothing_is_cancelled_it_runs_to_its_end_and_keeps_its_slot_so_long(
+    run_proxy: RunProxy, postgres: Postgres, way: str
+) -> None:
+    proxy = await run_proxy(pool={"cancel_on_disconnect": False}, budget={"total": 3}, classes=TWO_SLOTS)
+    holder, leaver, other = [await proxy.connect() for _ in range(3)]
+    await holder.query("create table ran_on (n int)")
+    await holder.query("begin; select pg_advisory_xact_lock(4711)")
+    await leaver.send(*FINITE[way]("ran_on", 4711))
+    await eventually(lambda: running(postgres, "insert into ran_on") == 1)
+    await leaver.abort()
+    await eventually(lambda: len(proxy.desk.clients) == 2)
+    await other.send(query("select 'next'"))
+    await eventually(lambda: proxy.waiting() == 1)
+    assert (running(postgres, "insert into ran_on"), proxy.controller.in_use) == (1, 2)
+    await holder.query("commit")
+    assert (await other.answer()).value == "next"
+    await eventually(lambda: postgres.psql("select count(*) from ran_on", database="app") == "1")
+    assert proxy.measures.cancels_forwarded == 0
+    await holder.query("drop table ran_on")
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+async def test_a_copy_without_its_client_ends_also_where_nothing_is_cancelled(
+    run_proxy: RunProxy, extended: bool
+) -> None:
+    """The data it waits for will never come."""
+    proxy = await run_proxy(pool={"cancel_on_disconnect": False}, **ONE_SLOT)
+    leaver, other = await proxy.connect(), await proxy.connect()
+    await other.query("create table left_in_copy (n int)")
+    await leaver.send(run("copy left_in_copy from stdin") + SYNC if extended else query("copy left_in_copy from stdin"))
+    await leaver.answer("G")
+    await leaver.send(copy_data(b"1\n"))
+    await leaver.abort()
+    await next_client_is_clean(proxy, other)
+    assert await other.value("select count(*) from left_in_copy") == "0"
+    assert proxy.measures.cancels_forwarded == 0
+    await other.query("drop table left_in_copy")
+
+
+async def test_a_reload_changes_whether_it_is_cancelled(run_proxy: RunProxy, postgres: Postgres) -> None:
+    proxy = await run_proxy(pool={"cancel_on_disconnect": False}, **ONE_SLOT)
+    leaver = await proxy.connect()
+    await leaver.send(query("select pg_sleep(60), 'reloaded'"))
+    await eventually(lambda: running(postgres, "reloaded") == 1)
+    proxy.reload(pool={"cancel_on_disconnect": True})
+    await leaver.abort()
+    await proxy.until_free()
 
 
 async def test_while_its_query_runs_and_the_first_cancel_came_too_early(

@@ -172,6 +172,16 @@ def choice(*words: str) -> Setting:
     return Setting(", ".join(words), {"anyOf": [{"enum": list(words)}, _ENV_REFERENCE]}, read)
 
 
+def true_or_false() -> Setting:
+    def read(value: object, _: Path) -> object:
+        return value if isinstance(value, bool) else _WORDS_OF_BOOL.get(str(value).lower())
+
+    return Setting("true, false", {"anyOf": [{"type": "boolean"}, _ENV_REFERENCE]}, read)
+
+
+_WORDS_OF_BOOL: Final = {"true": True, "false": False}
+
+
 def text(what: str, *, optional: bool = False) -> Setting:
     """Some text; a plain number is taken as it was written where that is certain."""
 

@@ -186,6 +186,10 @@ class Pool(Section):
     )
     retry_min: Seconds = Field(default=0.2, description="first pause after a failed dial; doubles, with jitter")
     retry_max: Seconds = Field(default=5.0, description="longest pause between dials of a server that is down")
+    cancel_on_disconnect: Annotated[bool, fields.true_or_false()] = Field(
+        default=True,
+        description="what a vanished client has running is cancelled; else it keeps its slot to its end",
+    )
 
 
 class Limits(Section):

@@ -64,6 +64,7 @@ def upstream_settings(url: UpstreamUrl) -> UpstreamSettings:
         database=url.database,
         ssl_mode=SslMode(url.sslmode),
         ssl_context=upstream_context(url),
+        protocol_minor=url.protocol_minor,
     )
 
 

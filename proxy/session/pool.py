@@ -391,6 +391,7 @@ class Pool:
             self.credentials,
             {},
             allow_cleartext=self.registry.connector.is_encrypted,
+            minor=self.registry.connector.upstream.protocol_minor,
         )
         return ServerConnection(self, login, self.registry.loop)
 

@@ -43,6 +43,7 @@ class UpstreamSettings:
     database: str
     ssl_mode: SslMode = SslMode.PREFER
     ssl_context: ssl.SSLContext | None = None
+    protocol_minor: int = 0  # of protocol 3: what server connections ask for
 
 
 @dataclass(frozen=True, slots=True)

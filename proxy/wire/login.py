@@ -166,7 +166,8 @@ class ServerLogin:
     """The proxy as the client: logs in to a server as `user`.
 
     Send what `start` and `receive` return. A password goes over the wire in cleartext only where `allow_cleartext`
-    says that the leg is encrypted. `parameters` are further startup parameters.
+    says that the leg is encrypted. `parameters` are further startup parameters. `minor` is the newest version of
+    protocol 3 to be spoken; an older server says which it speaks instead, and nothing here depends on it.
     """
 
     def __init__(
@@ -177,11 +178,13 @@ class ServerLogin:
         parameters: Mapping[str, str],
         *,
         allow_cleartext: bool = False,
+        minor: int = 0,
     ) -> None:
         self._user = user
         self._startup = {"user": user, "database": database, **parameters}
         self._credentials = credentials or Credentials()
         self._allow_cleartext = allow_cleartext
+        self._minor = minor
         self._scram: ScramClient | None = None
         self._authenticated = False
         self.state = LoginState.WAITING
@@ -194,7 +197,7 @@ class ServerLogin:
 
     def start(self) -> bytes:
         """The StartupMessage."""
-        return encode_startup(self._startup)
+        return encode_startup(self._startup, self._minor)
 
     def receive(self, kind: int, payload: bytes) -> bytes:
         """Take the server's next message; return what to send, and look at `state`.

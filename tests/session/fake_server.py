@@ -133,6 +133,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.sessions: list[Session] = []
         self.cancels: list[int] = []
+        self.cancel_keys: list[bytes] = []
         self.on_startup: Callable[[Session], Awaitable[None]] = _greet
         self.on_message: Callable[[Session, str, bytes], Awaitable[None]] = _obey
         self.on_cancel: Callable[[int], Awaitable[None]] | None = None
@@ -192,6 +193,7 @@ class FakeServer:
         packet = parse_startup_packet(await reader.readexactly(length - 4))
         if isinstance(packet, CancelRequest):
             self.cancels.append(packet.process_id)
+            self.cancel_keys.append(packet.secret_key)
             if self.on_cancel is not None:
                 await self.on_cancel(packet.process_id)
         elif isinstance(packet, SSLRequest):

@@ -50,6 +50,7 @@ def _refused(note: str, *harmless: str) -> Keyword:
 
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3")
+PROTOCOL_MINORS: Final = {"3.0": 0, "3.2": 2, "latest": 2}
 
 KEYWORDS: Final[dict[str, Keyword]] = {
     "host": _used("name, address or socket directory; of several by comma the first is dialled", "PGHOST"),
@@ -90,8 +91,12 @@ KEYWORDS: Final[dict[str, Keyword]] = {
     "krbsrvname": _ignored("GSSAPI is not spoken here"),
     "gsslib": _ignored("GSSAPI is not spoken here"),
     "gssdelegation": _ignored("GSSAPI is not spoken here", "0", "1"),
-    "min_protocol_version": _refused("server connections speak protocol 3.0", "3.0"),
-    "max_protocol_version": _ignored("server connections speak protocol 3.0", "3.0", "3.2", "latest"),
+    "min_protocol_version": _refused("older servers are spoken to as well; write max_protocol_version", "3.0"),
+    "max_protocol_version": _used(
+        "newest protocol asked of the server, 3.0 where not given; 3.2 brings longer cancel keys from PostgreSQL 18 on",
+        "PGMAXPROTOCOLVERSION",
+        *PROTOCOL_MINORS,
+    ),
     "channel_binding": _refused(
         "channel binding is not spoken here yet; write channel_binding=prefer with sslmode=verify-full, which also "
         "proves who the server is",

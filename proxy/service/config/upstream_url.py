@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from proxy.service.config.errors import suggestion
-from proxy.service.config.upstream_keywords import DRIVER_KEYS, KEYWORDS, Keyword, Use
+from proxy.service.config.upstream_keywords import DRIVER_KEYS, KEYWORDS, PROTOCOL_MINORS, Keyword, Use
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
 _DEFAULT_PORT: Final = 5432
@@ -59,6 +59,7 @@ class UpstreamUrl:
     application_name: str | None = None
     options: str | None = None
     target_session_attrs: str = "any"
+    protocol_minor: int = 0
 
     def shown(self) -> str:
         """The URI for people and logs: users, hosts and database, no password and no parameters."""
@@ -223,6 +224,7 @@ def _built(values: Mapping[str, str]) -> UpstreamUrl:
         application_name=given.get("application_name") or given.get("fallback_application_name"),
         options=given.get("options"),
         target_session_attrs=given.get("target_session_attrs", "any"),
+        protocol_minor=PROTOCOL_MINORS[given.get("max_protocol_version", "3.0")],
     )
     _check_tls(built, given.get("sslcertmode", "allow"))
     return built

@@ -35,6 +35,7 @@ from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, dif
 from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
 from proxy.session.settings import PoolMode
+from proxy.session.statement_mode import block_opens_at
 from proxy.session.transports import close_in_time
 from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
@@ -102,6 +103,7 @@ class ClientConnection(Holder):
         "_local",
         "_lone_timer",
         "_measures",
+        "_one_statement",
         "_phase",
         "_replays_parse",
         "_server_paused",
@@ -139,6 +141,7 @@ class ClientConnection(Holder):
         self.class_name = desk.classify(identity, identity.application_name)
         self._measures = desk.measures.of(self.class_name)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
+        self._one_statement = desk.pool_mode(self.class_name) is PoolMode.STATEMENT
         self._phase = _ENTERING
         self.pool = desk.registry.pool(identity.database, identity.user)
         self.server: ServerConnection | None = None
@@ -205,7 +208,7 @@ class ClientConnection(Holder):
     def _is_usual_query(self, data: bytes) -> bool:
         """One simple query that leaves nothing in the session, and nothing before it that is not done with."""
         return (
-            not self._is_clogged
+            not (self._is_clogged or self._one_statement)
             and not self._backlog.size
             and self._local is None
             and self._cursor.is_one(data, _QUERY)
@@ -367,8 +370,18 @@ class ClientConnection(Holder):
             self._keep(buffer, facts)
             self._refuse_unit(refusals.no_unnamed_statement())
             return
+        block_at = block_opens_at(buffer, facts, self._backslash_escapes) if self._one_statement else -1
+        if block_at == 0:
+            self._keep(buffer, facts)
+            self._refuse_unit(refusals.no_transaction_block(self.class_name, "ERROR"))
+            return
         now = clock.now()
-        if seen.is_plain() and seen.leaves_at < 0 and self._gate.try_grant(self.id, self.class_name, now):
+        if (
+            seen.is_plain()
+            and seen.leaves_at < 0
+            and block_at < 0
+            and self._gate.try_grant(self.id, self.class_name, now)
+        ):
             server = self._link_at_once(buffer, facts, now)
             if server is not None:
                 self._send(server, buffer, seen)
@@ -591,6 +604,11 @@ class ClientConnection(Holder):
             server.transport.write(buffer)
             self._streamed(server)
             return
+        if self._one_statement:
+            block_at = block_opens_at(buffer, facts, self._backslash_escapes)
+            if block_at >= 0:
+                self._hold_block(server, buffer, facts, block_at)
+                return
         seen = examination.examine(buffer, facts, self._dialect, server.ignores_sync)
         if seen.leaves_at >= 0:
             if not seen.is_plain():
@@ -598,6 +616,17 @@ class ClientConnection(Holder):
             self._say_farewell(buffer, facts, seen.leaves_at)
         elif seen.is_plain() or self._may_change_session(server, seen, buffer, facts):
             self._send(server, buffer, seen)
+
+    def _hold_block(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], block_at: int) -> None:
+        """In statement mode a unit that would open a transaction block waits for those before it, and is refused."""
+        if block_at:
+            self._forward(buffer[:block_at], facts_until(facts, block_at))
+        if self._phase == _GONE:
+            return
+        if self._unsynced or not (server.awaiting or server.cancels_under_way):
+            self.end(refusals.no_transaction_block(self.class_name, "FATAL"))  # it cannot be refused on its own
+            return
+        self._keep(buffer[block_at:], facts_from(facts, block_at))
 
     def _say_farewell(self, buffer: bytes, facts: Sequence[Fact], leaves_at: int) -> None:
         """Terminate. As with a server, what was sent ahead of it is carried out: it may be a COMMIT."""
@@ -652,6 +681,8 @@ class ClientConnection(Holder):
         if self._unsynced or self._is_pinned() or self.session_hold or server.cancels_under_way:
             if self._desk.draining:
                 self._desk.tell_if_drained()
+            if self._backlog.size:
+                self._flush_pending()
         elif self._cursor.is_mid_message():
             self._late_copy = True  # in mid-message
         elif self._copied:
@@ -660,6 +691,8 @@ class ClientConnection(Holder):
             server.transport.write(server.inject_sync())
         else:
             self._release_server(server)
+            if self._backlog.size:
+                self._go_on()
 
     def _is_pinned(self) -> bool:
         return self._state is not None and bool(self._state.pins)
@@ -708,6 +741,7 @@ class ClientConnection(Holder):
         self._desk.pool_left(self)
         self.class_name = self._desk.classify(self.identity, name)
         self._measures = self._desk.measures.of(self.class_name)
+        self._one_statement = self._desk.pool_mode(self.class_name) is PoolMode.STATEMENT
         self._desk.pool_joined(self)
 
     def _settings_changed(self, settings: Settings) -> None:

@@ -159,6 +159,13 @@ def no_unnamed_statement() -> ErrorFields:
     return ErrorFields("ERROR", "26000", "unnamed prepared statement does not exist", None, None)
 
 
+def no_transaction_block(class_name: str, severity: str) -> ErrorFields:
+    """In `pool_mode: statement`."""
+    text = f'class "{class_name}" runs single statements: no transaction block, no text too long to be looked at'
+    hint = f"set classes.{class_name}.pool_mode to transaction, or raise limits.max_inspected_bytes for a long text"
+    return ErrorFields(severity, "0A000", text, f"class={class_name} pool_mode=statement", hint)
+
+
 def cancelled_while_waiting() -> ErrorFields:
     return ErrorFields("ERROR", QUERY_CANCELED, "canceling statement due to user request", "it was still waiting", None)
 

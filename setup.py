@@ -23,6 +23,7 @@ COMPILED = (
     "proxy/session/measures.py",
     "proxy/session/awaited.py",
     "proxy/session/parameters.py",
+    "proxy/session/statements.py",
     "proxy/session/server.py",
     "proxy/session/idle.py",
     "proxy/session/backlog.py",

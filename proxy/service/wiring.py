@@ -34,6 +34,7 @@ def session_settings(config: Config) -> SessionSettings:
             max_startup_bytes=config.limits.max_startup_bytes,
             max_inspected_bytes=config.limits.max_inspected_bytes,
             max_waiting_bytes=config.limits.max_waiting_bytes,
+            max_statement_bytes=config.limits.max_statement_bytes,
         ),
         classes=class_behaviours(config),
     )
@@ -83,6 +84,7 @@ def pool_settings(config: Config) -> PoolSettings:
         check_after_seconds=pool.check_after,
         dial_timeout_seconds=connect_timeout or pool.dial_timeout,
         max_dials=pool.max_dials,
+        max_prepared_statements=pool.max_prepared_statements,
         gone_timeout_seconds=pool.gone_timeout,
         retry_min_seconds=pool.retry_min,
         retry_max_seconds=pool.retry_max,

@@ -64,7 +64,12 @@ class Cleaning(Holder):
             server.retire_at = 0.0  # it keeps what DISCARD ALL does not end
         self._must_discard = is_dirty
         self._cancels = self._pool.registry.settings.cancel_on_disconnect
-        if server.copying_in or is_mid_message or (server.awaiting and self._cancels and not work_goes_on):
+        if (
+            server.copying_in
+            or is_mid_message
+            or server.replies.is_skipping
+            or (server.awaiting and self._cancels and not work_goes_on)
+        ):
             self._end()
         elif server.awaiting:
             server.tells_ready = True
@@ -83,6 +88,7 @@ class Cleaning(Holder):
             server.transport.write(server.inject("ROLLBACK"))
         elif self._must_discard:
             self._must_discard = False
+            server.statements.all_deallocated()
             server.transport.write(server.inject("DISCARD ALL", want=self._pool.table.neutral))
         elif server.cancels_under_way == 0:
             self._give_back()

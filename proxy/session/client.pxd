@@ -11,6 +11,7 @@ from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
 from proxy.session.server cimport Holder, ServerConnection
 from proxy.session.session_state cimport SessionState
+from proxy.session.statements cimport ClientStatements
 from proxy.wire cimport prefilter
 from proxy.wire._compiled cimport Cursor
 
@@ -35,7 +36,7 @@ cdef class ClientConnection(Holder):
     cdef bint _copied
     cdef bint _server_paused
     cdef bint _unbounded
-    cdef bint _replays_parse
+    cdef bint _has_portal
     cdef bint _cancel_when_injected
     cdef bint _is_going_on
     cdef bint _one_statement
@@ -54,7 +55,7 @@ cdef class ClientConnection(Holder):
     cdef ClassMeasures _measures
     cdef double _asked_at
     cdef double _granted_at
-    cdef bytes _unnamed_parse
+    cdef ClientStatements _statements
     cdef object _desk
     cdef object _closed
     cdef public object identity
@@ -74,8 +75,9 @@ cdef class ClientConnection(Holder):
     cpdef _forward(self, bytes buffer, facts)
 
     @cython.locals(was_copying=bint, of_copy=bint)
-    cpdef _send(self, ServerConnection server, bytes buffer, Examination seen)
-    cpdef _replay_parse(self, ServerConnection server)
+    cpdef _send(self, ServerConnection server, bytes buffer, facts, Examination seen)
+    cpdef bytes _translated(self, ServerConnection server, bytes buffer, facts, Examination seen)
+    cpdef _note_unnamed(self, ServerConnection server, bytes buffer, Examination seen)
 
     @cython.locals(seen=Examination, server=ServerConnection, now=double)
     cpdef _begin(self, bytes buffer, facts)

@@ -21,14 +21,7 @@ from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.session import clock, examination, refusals
 from proxy.session.backlog import Backlog
 from proxy.session.cleaning import Cleaning
-from proxy.session.examination import (
-    NOTHING_KEPT,
-    WANTED,
-    Dialect,
-    Examination,
-    inspect_unnamed,
-    may_end_transaction,
-)
+from proxy.session.examination import WANTED, Dialect, Examination, may_end_transaction
 from proxy.session.facts import facts_from, facts_until
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
@@ -36,12 +29,14 @@ from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
 from proxy.session.settings import PoolMode
 from proxy.session.statement_mode import block_opens_at
+from proxy.session.statements import NO_UNNAMED, NONE, ClientStatements
+from proxy.session.translation import Translation, held_from
 from proxy.session.transports import close_in_time
 from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, client_cursor
 from proxy.wire.messages import ErrorFields
-from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason
+from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, inspect_sql
 
 if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
@@ -97,6 +92,7 @@ class ClientConnection(Holder):
         "_dialect",
         "_gate",
         "_granted_at",
+        "_has_portal",
         "_is_clogged",
         "_is_going_on",
         "_late_copy",
@@ -105,11 +101,10 @@ class ClientConnection(Holder):
         "_measures",
         "_one_statement",
         "_phase",
-        "_replays_parse",
         "_server_paused",
         "_state",
+        "_statements",
         "_unbounded",
-        "_unnamed_parse",
         "_unsynced",
         "class_name",
         "holds_slot",
@@ -163,8 +158,8 @@ class ClientConnection(Holder):
         self._late_copy = False
         self._copied = False
         self._unbounded = False
-        self._unnamed_parse: bytes = NOTHING_KEPT
-        self._replays_parse = False
+        self._statements: ClientStatements | None = None
+        self._has_portal = False
         self._cancel_when_injected = False
         self._is_clogged = False
         self._is_going_on = False
@@ -187,10 +182,12 @@ class ClientConnection(Holder):
             now = clock.now()
             if self._gate.try_grant(self.id, self.class_name, now):
                 # The hot path, and the same as `_begin` for it.
-                self._unnamed_parse = NOTHING_KEPT
                 server = self._link_at_once(data, None, now)
                 if server is not None:
                     server.send_one(data, _QUERY)
+                    server.unnamed = NO_UNNAMED
+                    if self._statements is not None:
+                        self._statements.unnamed = NO_UNNAMED
                 return
         try:
             buffer, facts = self._cursor.feed(data)
@@ -354,21 +351,13 @@ class ClientConnection(Holder):
             if self._is_clogged:
                 return  # it does not read its answers: nothing new begins, or they would pile up here
             buffer, facts = self._backlog.take()
-        if self._local is None and examination.is_cut_before_its_statement(buffer):
-            self._keep(buffer, facts)  # whose statement it uses is not known yet; the rest is on its way
-            return
-        if self._local is not None or buffer[0] in NEEDS_NO_SERVER:
+        if self._local is not None or buffer[0] in NEEDS_NO_SERVER or buffer[0] == messages.CLOSE:
             buffer, facts = self._answer_locally(buffer, facts)
             if not buffer:
                 return
-        seen = examination.examine(buffer, facts, self._dialect)
+        seen = examination.examine(buffer, facts, self._dialect, False, self._statements)
         if seen.leaves_at == 0:
             self.end(None)
-            return
-        self._replays_parse = examination.uses_unnamed_statement_of_before(buffer)
-        if self._replays_parse and not self._unnamed_parse:
-            self._keep(buffer, facts)
-            self._refuse_unit(refusals.no_unnamed_statement())
             return
         block_at = block_opens_at(buffer, facts, self._backslash_escapes) if self._one_statement else -1
         if block_at == 0:
@@ -384,13 +373,16 @@ class ClientConnection(Holder):
         ):
             server = self._link_at_once(buffer, facts, now)
             if server is not None:
-                self._send(server, buffer, seen)
+                if seen.names_statements:
+                    self._forward(buffer, facts)
+                else:
+                    self._send(server, buffer, facts, seen)
         else:
             self._keep(buffer, facts)
             self._request_slot(unbounded=bool(seen.pins))
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
-        local = self._local or LocalAnswers()
+        local = self._local or LocalAnswers(self)
         answer, rest = local.consume(buffer)
         if answer:
             self.transport.write(answer)
@@ -440,11 +432,8 @@ class ClientConnection(Holder):
         `is_for_all`: what the client has sent behind it is refused as well, for the same answer would be given to each.
         """
         self._phase = _IDLE
-        local = self._local or LocalAnswers()
+        local = self._local or LocalAnswers(self)
         buffer, facts = self._backlog.take()
-        if self._replays_parse and self._unnamed_parse:
-            local.parsed_before(self._unnamed_parse)
-        self._replays_parse = False
         answer, rest = local.refuse(error, buffer)
         answers = [answer]
         while is_for_all and rest and rest[0] != messages.TERMINATE:
@@ -544,9 +533,7 @@ class ClientConnection(Holder):
 
     def _may_end_transaction(self) -> bool:
         """A SET that fails leaves a failed transaction, which stops all that follows, but not what ends it."""
-        parse = self._unnamed_parse
-        replayed = self._replays_parse and may_end_transaction(parse, ((messages.PARSE, 0, len(parse)),))
-        return replayed or any(may_end_transaction(buffer, facts) for buffer, facts in self._backlog.pieces)
+        return any(may_end_transaction(buffer, facts, self._statements) for buffer, facts in self._backlog.pieces)
 
     def _cancel_if_asked(self) -> None:
         """A cancel came while statements of the proxy's own ran: it was meant for the client's, which run now."""
@@ -585,7 +572,7 @@ class ClientConnection(Holder):
 
     def _go_on_linked(self) -> None:
         """An answer has settled what held back more of the client's."""
-        if self._phase == _LINKED and not self._must_hold():
+        if self._phase == _LINKED and self._local is None and not self._must_hold():
             self._flush_pending()
 
     def _flush_pending(self) -> None:
@@ -600,7 +587,6 @@ class ClientConnection(Holder):
         server = self.server
         assert server is not None, "a linked client has its server connection"
         if not facts:
-            self._replay_parse(server)
             server.transport.write(buffer)
             self._streamed(server)
             return
@@ -609,13 +595,18 @@ class ClientConnection(Holder):
             if block_at >= 0:
                 self._hold_block(server, buffer, facts, block_at)
                 return
-        seen = examination.examine(buffer, facts, self._dialect, server.ignores_sync)
+        seen = examination.examine(buffer, facts, self._dialect, server.ignores_sync, self._statements)
+        if (seen.names_statements or server.replies.is_active) and not self.session_hold:
+            held_at = self._held_from(server, buffer, facts)
+            if held_at >= 0:
+                self._hold(server, buffer, facts, held_at)
+                return
         if seen.leaves_at >= 0:
             if not seen.is_plain():
                 server.retire_at = 0.0  # nobody will look at what the answer means for the session
             self._say_farewell(buffer, facts, seen.leaves_at)
         elif seen.is_plain() or self._may_change_session(server, seen, buffer, facts):
-            self._send(server, buffer, seen)
+            self._send(server, buffer, facts, seen)
 
     def _hold_block(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], block_at: int) -> None:
         """In statement mode a unit that would open a transaction block waits for those before it, and is refused."""
@@ -628,6 +619,25 @@ class ClientConnection(Holder):
             return
         self._keep(buffer[block_at:], facts_from(facts, block_at))
 
+    def _held_from(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact]) -> int:
+        """Where the first message stands whose statement depends on an answer that is still to come; -1 without."""
+        if self._statements is None:
+            self._statements = ClientStatements()
+        statements = self._statements
+        if not server.awaiting:
+            statements.unsettled = NONE
+            if not self._unsynced:
+                statements.in_open_unit = NONE
+        return held_from(buffer, facts, statements, self._dialect, self._unsynced)
+
+    def _hold(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], held_at: int) -> None:
+        """Send what stands before; the rest goes on when that is answered."""
+        if held_at:
+            self._forward(buffer[:held_at], facts_until(facts, held_at))
+        if self._phase != _GONE:
+            self._keep(buffer[held_at:], facts_from(facts, held_at))
+            server.tells_ready = True
+
     def _say_farewell(self, buffer: bytes, facts: Sequence[Fact], leaves_at: int) -> None:
         """Terminate. As with a server, what was sent ahead of it is carried out: it may be a COMMIT."""
         if leaves_at:
@@ -635,31 +645,56 @@ class ClientConnection(Holder):
         self._leave(work_goes_on=True)
         close_in_time(self.transport, self._desk.loop)
 
-    def _replay_parse(self, server: ServerConnection) -> None:
-        if self._replays_parse:
-            self._replays_parse = False
-            if inspect_unnamed(self._unnamed_parse, self._dialect).changes_parameters:
-                server.retire_at = 0.0  # a RESET that runs later than it is parsed is not followed
-            server.replay_parse()
-            server.transport.write(self._unnamed_parse)
-
-    def _send(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
-        self._replay_parse(server)
-        if seen.unnamed_parse is not None:
-            self._unnamed_parse = seen.unnamed_parse
+    def _send(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> None:
         of_copy = server.copying_in or self._late_copy or buffer[0] in _COPY_MESSAGES
+        if (seen.is_extended or seen.has_query or server.replies.is_active) and not self.session_hold:
+            if server.replies.is_skipping:
+                seen.skip_to_sync()
+            buffer = self._translated(server, buffer, facts, seen)
         self._late_copy = False
         was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
         server.send(buffer, seen.awaited)
+        if server.replies.is_active:
+            server.say_what_needs_no_answer()
         if seen.whole:
-            self._unsynced = self._copied = False
+            self._unsynced = self._copied = self._has_portal = False
         elif seen.only_ends_copy and of_copy:
             self._copied = True
             self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
         elif not server.copying_in:
             self._unsynced = True
-        if not seen.awaited and not self._unsynced and server.is_clean:
+            self._has_portal = self._has_portal or seen.has_portal
+        if not seen.awaited and server.is_clean:
             self.unit_may_be_over()  # the end of a COPY that the server has given up already: no answer will come
+
+    def _translated(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> bytes:
+        """What the server is to read. Only names, and units that come in pieces, need a look at every answer."""
+        if seen.sets_parameters:
+            server.has_sure_settings = False
+        if not seen.names_statements and not server.replies.is_active and (seen.whole or not seen.is_extended):
+            self._note_unnamed(server, buffer, seen)
+            return buffer
+        if self._statements is None:
+            self._statements = ClientStatements()
+        settings, pool = self.settings, self.pool
+        assert settings is not None, "a linked client has entered"
+        folding = settings.folding if server.has_sure_settings else None
+        max_bytes = self._desk.settings.limits.max_statement_bytes
+        server.track_replies()
+        work = Translation(self._statements, server, pool.statements, self._dialect, folding, max_bytes)
+        return work.translate(buffer, facts)
+
+    def _note_unnamed(self, server: ServerConnection, buffer: bytes, seen: Examination) -> None:
+        """The unnamed statement is another one, or gone. The last of several counts."""
+        if seen.parses_unnamed >= 0:
+            if self._statements is None:
+                self._statements = ClientStatements()
+            self._statements.keep_unnamed(buffer, seen.parses_unnamed, seen.unnamed_end)
+            server.unnamed = self._statements.unnamed
+        elif seen.has_query:
+            server.unnamed = NO_UNNAMED
+            if self._statements is not None:
+                self._statements.unnamed = NO_UNNAMED
 
     def _streamed(self, server: ServerConnection) -> None:
         """A part of a long message, or messages without a decision in them, went to the server."""
@@ -678,11 +713,15 @@ class ClientConnection(Holder):
     def unit_may_be_over(self) -> None:
         server = self.server
         assert server is not None, "the server tells its holder"
+        if server.replies.is_skipping:
+            self._unsynced = True  # also where a query came behind the error: it was skipped
         if self._unsynced or self._is_pinned() or self.session_hold or server.cancels_under_way:
+            if self._unsynced and not self._has_portal:
+                self._end_open_unit(server)
             if self._desk.draining:
                 self._desk.tell_if_drained()
             if self._backlog.size:
-                self._flush_pending()
+                self._go_on_linked()
         elif self._cursor.is_mid_message():
             self._late_copy = True  # in mid-message
         elif self._copied:
@@ -693,6 +732,25 @@ class ClientConnection(Holder):
             self._release_server(server)
             if self._backlog.size:
                 self._go_on()
+
+    def _end_open_unit(self, server: ServerConnection) -> None:
+        """Parse or Describe without a Sync, and all of it is answered: a Sync of ours gives the connection back.
+
+        Nothing was begun that the Sync which is still to come would end. Behind an error the client's own messages up
+        to that are skipped here.
+        """
+        replies = server.replies
+        if replies.has_unanswered or self._is_pinned() or self.session_hold or server.cancels_under_way:
+            return
+        statements = self._statements
+        if self._is_mid_message() or statements is None or (statements.unnamed and not statements.can_replay_unnamed):
+            return
+        if replies.is_skipping:
+            self._local = LocalAnswers(self)
+            self._local.discard_up_to_sync()
+            replies.clear()
+        self._unsynced = False
+        server.transport.write(server.inject_sync())
 
     def _is_pinned(self) -> bool:
         return self._state is not None and bool(self._state.pins)
@@ -758,6 +816,33 @@ class ClientConnection(Holder):
         self._backslash_escapes = settings is not None and settings.values.get("standard_conforming_strings") == "off"
         self._dialect = Dialect(followed, self._backslash_escapes)
 
+    # -- statements, where they are not the server's ------------------------------------------------------------------
+
+    def statement_text(self, name: bytes) -> bytes | None:
+        """The SQL of a prepared statement, None where there is none of that name."""
+        return None if self._statements is None else self._statements.text_or_none(name)
+
+    def define_statement(self, name: bytes, tail: bytes) -> None:
+        """A Parse is answered here: the server gets it when the statement is used."""
+        if self._statements is None:
+            self._statements = ClientStatements()
+        settings = self.settings
+        assert settings is not None, "a client that sends statements has entered"
+        if name:
+            facts = inspect_sql(tail[: tail.find(b"\0")], *self._dialect)
+            self._statements.define(name, self.pool.statements.get(tail, settings.folding, facts))
+        else:
+            parse = messages.message(messages.PARSE, b"\0" + tail)
+            self._statements.keep_unnamed(parse, 0, len(parse))
+
+    def close_statement(self, name: bytes) -> bool:
+        """Whether there was a statement of that name."""
+        statement = None if self._statements is None else self._statements.named.get(name)
+        if self._statements is None or statement is None:
+            return False
+        self._statements.undefine(name, statement)
+        return True
+
     # -- session state that cannot be shared ---------------------------------------------------------------------------
 
     def _may_change_session(
@@ -788,7 +873,14 @@ class ClientConnection(Holder):
         """The statement that clears session state was answered, or one that was sent before or behind it."""
         server, state = self.server, self._state
         assert server is not None, "the server tells its holder"
-        assert state is not None, "it was asked to be told"
+        server.tells_ready = False
+        if state is not None:
+            self._session_state_answered(server, state, failed)
+        if self._backlog.size and server.awaiting:
+            server.tells_ready = True
+        self._go_on_linked()
+
+    def _session_state_answered(self, server: ServerConnection, state: SessionState, failed: bool) -> None:
         if state.lost_its_last_pin(server, failed) and not self.session_hold:
             self._unbounded = False
             self._gate.unpin(self.id)
@@ -796,7 +888,6 @@ class ClientConnection(Holder):
         if told:
             self.transport.write(told)
         server.tells_ready = state.is_resetting
-        self._go_on_linked()
 
     def _refuse_in_transaction(
         self, server: ServerConnection, error: ErrorFields, buffer: bytes, facts: Sequence[Fact]
@@ -818,7 +909,7 @@ class ClientConnection(Holder):
         if self._phase == _GONE:
             return
         if in_block:
-            self._local = LocalAnswers()
+            self._local = LocalAnswers(self)
             self._local.enter_failed_block()
         self._refuse_unit(error)
 

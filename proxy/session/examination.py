@@ -1,25 +1,30 @@
 """What a piece of a client's stream asks for, seen before any of it is forwarded.
 
 Owns: reading the messages on which the session layer decides: which are answered by ReadyForQuery, which leave session
-state that forbids sharing, which parse or use the unnamed statement, where the client says goodbye.
+state that forbids sharing, which name prepared statements, where the client says goodbye.
 Does not know: whether a slot is free, what is done about a pin.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
+from proxy.session.statements import ClientStatements
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact
 from proxy.wire.sql import FOLLOWED_PARAMETERS, PLAIN, PinReason, SqlFacts, inspect_sql, transaction_effect
 
-# Held until whole: a decision hangs on them. Bind, Execute and CopyData stream through.
+# Held until whole: a decision hangs on them. Of Bind the beginning is enough. CopyData streams through.
 WANTED: Final = bytes(
     (
         messages.QUERY,
         messages.PARSE,
+        messages.BIND,
+        messages.DESCRIBE,
+        messages.EXECUTE,
+        messages.CLOSE,
+        messages.FLUSH,
         messages.SYNC,
         messages.FUNCTION_CALL,
         messages.TERMINATE,
@@ -35,6 +40,9 @@ _DESCRIBE: Final = messages.DESCRIBE
 _EXECUTE: Final = messages.EXECUTE
 _SYNC: Final = messages.SYNC
 _TERMINATE: Final = messages.TERMINATE
+_FUNCTION_CALL: Final = messages.FUNCTION_CALL
+_CLOSE: Final = messages.CLOSE
+_FLUSH: Final = messages.FLUSH
 _COPY_DONE: Final = messages.COPY_DONE
 _COPY_FAIL: Final = messages.COPY_FAIL
 _HEADER_BYTES: Final = 5
@@ -42,8 +50,7 @@ _WITH_TEXT: Final = frozenset((messages.QUERY, messages.PARSE))
 # The first word of a text, where it may end a transaction; a comment or an empty statement may stand before it.
 _END_OR_COMMENT: Final = re.compile(rb"\s*(?:commit|rollback|end|abort|prepare|--|/\*|;)", re.IGNORECASE)
 _TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN)
-NOTHING_KEPT: Final = b""
-_MAX_KEPT_PARSE_BYTES: Final = 16 * 1024  # a longer unnamed statement is not replayed, and its later use is an error
+_STATEMENT: Final = 0x53  # "S" of Describe and Close
 
 
 class Dialect(NamedTuple):
@@ -58,8 +65,10 @@ class Examination:
 
     `awaited` are the types answered by a ReadyForQuery, in order. `whole` tells that it ends where a unit of work ends.
     `pins` are all reasons found; `clearing` is what the last statement clears or resets, PLAIN without one.
-    `unnamed_parse` is the last Parse of the unnamed statement, NOTHING_KEPT where it is gone or too long, None where
-    nothing was said of it.
+    `names_statements`: a name has to be translated, or the unnamed statement of before is used, or a query stands where
+    an error would skip it. `is_extended`: there is a message of the extended protocol that a server completes.
+    `has_portal`: one is bound. `parses_unnamed` is where the last Parse of the unnamed statement stands, `unnamed_end`
+    where it ends. `sets_parameters`: behind this piece the settings may not be what they were.
     """
 
     __slots__ = (
@@ -67,10 +76,16 @@ class Examination:
         "changes_parameters",
         "clearing",
         "ends_copy",
+        "has_portal",
+        "has_query",
+        "is_extended",
         "leaves_at",
+        "names_statements",
         "only_ends_copy",
+        "parses_unnamed",
         "pins",
-        "unnamed_parse",
+        "sets_parameters",
+        "unnamed_end",
         "whole",
     )
 
@@ -82,33 +97,78 @@ class Examination:
         self.ends_copy = False
         self.only_ends_copy = False  # CopyDone or CopyFail is the one message with a decision, and ends the piece
         self.leaves_at = -1
-        self.unnamed_parse: bytes | None = None
+        self.has_portal = False
+        self.has_query = False
+        self.is_extended = False
+        self.names_statements = False
+        self.parses_unnamed = -1
+        self.unnamed_end = -1
+        self.sets_parameters = False
         self.whole = False
 
     def is_plain(self) -> bool:
         return not self.pins and self.clearing is PLAIN and not self.changes_parameters
+
+    def skip_to_sync(self) -> None:
+        """What stands before the first Sync is not looked at by the server, which has met an error."""
+        while self.awaited and self.awaited[0] != _SYNC:
+            del self.awaited[0]
+        self.whole = self.whole and bool(self.awaited)
 
     def found(self, facts: SqlFacts, runs: bool = True) -> None:
         """`runs`: the text is executed in this very piece, so that its success is that of the next ReadyForQuery."""
         if facts is not PLAIN:
             self.pins |= facts.pins
             self.changes_parameters = self.changes_parameters or facts.changes_parameters
+            self.sets_parameters = self.sets_parameters or facts.sets_parameters
+            if PinReason.PREPARE in facts.clears or facts.deallocates is not None:
+                self.names_statements = True
             if runs and (facts.clears or facts.changes_parameters):
                 self.clearing = facts
             elif facts.pins:
                 self.clearing = PLAIN  # it may set again what an earlier text of this piece clears
 
 
-def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, copying_in: bool = False) -> Examination:
-    """Look at every message of `facts` in `buffer`. While `copying_in` the server ignores Sync."""
+def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
+    buffer: bytes,
+    facts: Sequence[Fact],
+    dialect: Dialect,
+    copying_in: bool = False,
+    statements: ClientStatements | None = None,
+) -> Examination:
+    """Look at every message of `facts` in `buffer`. While `copying_in` the server ignores Sync.
+
+    `statements` are those that the client has prepared before.
+    """
     seen = Examination()
+    parsed: dict[bytes, SqlFacts] | None = None
+    awaits_sync = False
     for kind, start, end in facts:
+        if kind == _SYNC:
+            awaits_sync = False
+        elif kind in (_QUERY, _FUNCTION_CALL):
+            seen.names_statements = seen.names_statements or awaits_sync
+        elif kind != _FLUSH:
+            awaits_sync = True
         if kind == _QUERY:
             seen.found(inspect_sql(buffer[start + _HEADER_BYTES : end - 1], *dialect) if end >= 0 else _TOO_LONG)
-            seen.unnamed_parse = NOTHING_KEPT  # a simple query destroys the unnamed statement
+            seen.has_query = True
+            seen.parses_unnamed = -1
+        elif kind == _SYNC:
+            if copying_in:
+                continue
+        elif kind in (_EXECUTE, _FLUSH):
+            seen.is_extended = seen.is_extended or kind == _EXECUTE
+            continue
         elif kind == _PARSE:
-            facts_of_it = _look_into_parse(seen, buffer, start, end, dialect)
-            seen.found(facts_of_it, runs=facts_of_it is not PLAIN and _is_executed(buffer, start, end))
+            parsed = _look_into_parse(seen, buffer, start, end, dialect, parsed)
+            continue
+        elif kind in (_BIND, _DESCRIBE):
+            _look_into_use(seen, buffer, kind, start, dialect, parsed, statements)
+            continue
+        elif kind == _CLOSE:
+            seen.is_extended = True
+            seen.names_statements = seen.names_statements or buffer[start + _HEADER_BYTES] == _STATEMENT
             continue
         elif kind == _TERMINATE:
             seen.leaves_at = start
@@ -118,27 +178,75 @@ def examine(buffer: bytes, facts: Sequence[Fact], dialect: Dialect, copying_in: 
             seen.only_ends_copy = len(facts) == 1 and end == len(buffer)
             copying_in = False
             continue
-        elif kind == _SYNC and copying_in:
-            continue
         seen.awaited.append(kind)
         seen.whole = end == len(buffer) or end < 0
     return seen
 
 
-def _look_into_parse(seen: Examination, buffer: bytes, start: int, end: int, dialect: Dialect) -> SqlFacts:
-    if end < 0:
-        seen.unnamed_parse = NOTHING_KEPT
-        return _TOO_LONG
+def _look_into_parse(
+    seen: Examination,
+    buffer: bytes,
+    start: int,
+    end: int,
+    dialect: Dialect,
+    parsed: dict[bytes, SqlFacts] | None,
+) -> dict[bytes, SqlFacts] | None:
+    """Returns `parsed`, the named statements of this piece and what they mean, with the one of this Parse."""
+    seen.is_extended = True
     name_at = start + _HEADER_BYTES
+    if end < 0:
+        # Whether it has a name may not have come yet. One that is too long is not translated either way.
+        seen.parses_unnamed, seen.unnamed_end = start, end
+        seen.found(_TOO_LONG)
+        return parsed
     name_end = buffer.find(0, name_at, end)
     sql_end = buffer.find(0, name_end + 1, end)
     if name_end < 0 or sql_end < 0:
         raise ProtocolViolation("Parse without the ends of its strings")
     facts = inspect_sql(buffer[name_end + 1 : sql_end], *dialect)
-    if name_end > name_at:
-        return replace(facts, pin=PinReason.PREPARE, further_pins=facts.pins, clears=frozenset())
-    seen.unnamed_parse = buffer[start:end] if end - start <= _MAX_KEPT_PARSE_BYTES else NOTHING_KEPT
-    return facts
+    if name_end == name_at:
+        seen.parses_unnamed, seen.unnamed_end = start, end
+        seen.found(facts, runs=facts is not PLAIN and _is_executed(buffer, start, end))
+        return parsed
+    seen.names_statements = True
+    if parsed is None:
+        parsed = {}
+    parsed[buffer[name_at:name_end]] = facts
+    return parsed
+
+
+def _look_into_use(
+    seen: Examination,
+    buffer: bytes,
+    kind: int,
+    start: int,
+    dialect: Dialect,
+    parsed: dict[bytes, SqlFacts] | None,
+    statements: ClientStatements | None,
+) -> None:
+    """A Bind or Describe. What its statement means for the session counts as soon as it is bound."""
+    seen.is_extended = True
+    name_at = start + _HEADER_BYTES
+    if kind == _BIND:
+        seen.has_portal = True
+        name_at = buffer.find(0, name_at) + 1
+    elif buffer[name_at] != _STATEMENT:
+        return
+    else:
+        name_at += 1
+    name = buffer[name_at : buffer.find(0, name_at)]
+    if not name and seen.parses_unnamed >= 0:
+        return  # parsed and looked at in this very piece
+    seen.names_statements = True
+    if kind != _BIND:
+        return
+    if not name:
+        if statements is not None and statements.can_replay_unnamed:
+            seen.found(inspect_unnamed(statements.unnamed, dialect))
+    elif parsed is not None and name in parsed:
+        seen.found(parsed[name])
+    elif statements is not None and name in statements.named:
+        seen.found(statements.named[name].facts)
 
 
 def _is_executed(buffer: bytes, start: int, end: int) -> bool:
@@ -164,18 +272,19 @@ def inspect_unnamed(parse: bytes, dialect: Dialect) -> SqlFacts:
     return inspect_sql(parse[sql_at : parse.find(0, sql_at)], *dialect)
 
 
-def is_cut_before_its_statement(buffer: bytes) -> bool:
-    """A Bind or Describe whose statement name has not arrived whole."""
-    if buffer[0] == _BIND:
-        portal_end = buffer.find(b"\0", _HEADER_BYTES)
-        end = 1 + int.from_bytes(buffer[1:_HEADER_BYTES], "big")
-        return len(buffer) < end and (portal_end < 0 or portal_end + 1 >= len(buffer))
-    return buffer[0] == _DESCRIBE and len(buffer) < _HEADER_BYTES + 2
-
-
-def may_end_transaction(buffer: bytes, facts: Sequence[Fact]) -> bool:
+def may_end_transaction(buffer: bytes, facts: Sequence[Fact], statements: ClientStatements | None) -> bool:
     """One of these messages runs also in a failed transaction: it ends it, and lets what stands behind it run."""
-    return any(kind in _WITH_TEXT and _may_begin_with_an_end(buffer, kind, start, end) for kind, start, end in facts)
+    return any(
+        (kind in _WITH_TEXT and _may_begin_with_an_end(buffer, kind, start, end))
+        or (kind == _BIND and statements is not None and _binds_an_end(buffer, start, statements))
+        for kind, start, end in facts
+    )
+
+
+def _binds_an_end(buffer: bytes, start: int, statements: ClientStatements) -> bool:
+    name_at = buffer.find(0, start + _HEADER_BYTES) + 1
+    sql = statements.text_or_none(buffer[name_at : buffer.find(0, name_at)])
+    return sql is not None and _END_OR_COMMENT.match(sql) is not None and transaction_effect(sql).first_ends
 
 
 def _may_begin_with_an_end(buffer: bytes, kind: int, start: int, end: int) -> bool:
@@ -186,12 +295,3 @@ def _may_begin_with_an_end(buffer: bytes, kind: int, start: int, end: int) -> bo
         text_at = buffer.find(0, text_at) + 1
     sql = buffer[text_at : buffer.find(0, text_at)]
     return _END_OR_COMMENT.match(sql) is not None and transaction_effect(sql).first_ends
-
-
-def uses_unnamed_statement_of_before(buffer: bytes) -> bool:
-    """The unit begins with a Bind or Describe of the unnamed statement: it was parsed in an earlier unit."""
-    kind = buffer[0]
-    if kind == _BIND:
-        statement_at = buffer.find(b"\0", _HEADER_BYTES) + 1
-        return 0 < statement_at < len(buffer) and buffer[statement_at] == 0
-    return kind == _DESCRIBE and buffer[_HEADER_BYTES : _HEADER_BYTES + 2] == b"S\0"

@@ -20,7 +20,7 @@ options nobody knows stays failed.
 import re
 from enum import Enum
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.session import refusals
 from proxy.wire import messages
@@ -29,6 +29,7 @@ from proxy.wire.sql import transaction_effect
 
 _length: Final = Struct(">I")
 _HEADER_BYTES: Final = 5
+_STATEMENT: Final = 0x53  # "S" of Describe and Close
 _MAX_KEPT_BYTES: Final = 64 * 1024  # a longer message cannot be an end of transaction and is only skipped
 _IGNORED: Final = frozenset((messages.FLUSH, messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 NEEDS_NO_SERVER: Final = _IGNORED | {messages.SYNC}
@@ -42,17 +43,29 @@ class Mode(Enum):
     FAILED = "failed"
 
 
+class StatementBook(Protocol):
+    """The prepared statements of the client whose messages are answered here."""
+
+    def statement_text(self, name: bytes) -> bytes | None: ...
+
+    def define_statement(self, name: bytes, tail: bytes) -> None: ...
+
+    def close_statement(self, name: bytes) -> bool: ...
+
+
 class LocalAnswers:
     """Takes a client's bytes from a message boundary on, as long as no server is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: StatementBook) -> None:
+        self._book = book
         self.mode = Mode.NORMAL
         self._in_failed_block = False
         self._kept = b""
         self._skip = 0
-        self._ends: dict[bytes, bool] = {}  # statement name -> its text ends the transaction
+        self._binds_an_end = False  # in FAILED: what is executed next ends the transaction
         self._executes_begin = False
         self._opens = False
+        self._only_skips = False  # the error was the server's own: what is dropped has no consequences
         self._began_plainly = False  # the refused BEGIN had no options: a chained transaction has none either
 
     @property
@@ -96,7 +109,7 @@ class LocalAnswers:
             if self.mode is Mode.FAILED and end <= len(data) and self._chains(kind, data[at + _HEADER_BYTES : end]):
                 data = _with_begin(data, kind, at, end)
                 self._leave_failed_block()
-            if kind == messages.TERMINATE or (self.mode is Mode.NORMAL and kind not in NEEDS_NO_SERVER):
+            if kind == messages.TERMINATE or (self.mode is Mode.NORMAL and self._needs_server(data, at, end)):
                 return b"".join(answers), data[at:]
             if end > len(data):
                 if end - at <= _MAX_KEPT_BYTES:
@@ -107,9 +120,17 @@ class LocalAnswers:
         self._kept = data[at:]
         return b"".join(answers), b""
 
+    def _needs_server(self, data: bytes, at: int, end: int) -> bool:
+        """In NORMAL. The name of a statement is known here only, so its Close can be answered as well."""
+        if data[at] in NEEDS_NO_SERVER:
+            return False
+        name = data[at + _HEADER_BYTES + 1 : end - 1]
+        is_of_statement = data[at] == messages.CLOSE and end <= len(data) and data[at + _HEADER_BYTES] == _STATEMENT
+        return not (is_of_statement and name and self._book.statement_text(name) is not None)
+
     def _answer(self, kind: int, payload: bytes) -> bytes:
         if self.mode is Mode.NORMAL:
-            return self._ready() if kind == messages.SYNC else b""
+            return self._close(payload) if kind == messages.CLOSE else self._ready() if kind == messages.SYNC else b""
         if self.mode is Mode.DISCARDING:
             return self._discard(kind, payload)
         return self._in_failed(kind, payload)
@@ -122,21 +143,27 @@ class LocalAnswers:
 
     # -- up to Sync -------------------------------------------------------------------------------------------------
 
+    def discard_up_to_sync(self) -> None:
+        """The server has refused something of the unit, which was ended there; its rest is still to come."""
+        self.mode = Mode.DISCARDING
+        self._only_skips = True
+
     def _discard(self, kind: int, payload: bytes) -> bytes:
+        if self._only_skips and kind != messages.SYNC:
+            return b""
         if kind == messages.PARSE:
             self._opens = self._is_opening(_sql_of_parse(payload)) or self._opens
+        elif kind == messages.BIND:  # of a statement that was prepared in an earlier unit
+            text = self._book.statement_text(_statement_of_bind(payload))
+            self._opens = (text is not None and self._is_opening(text)) or self._opens
         elif kind == messages.EXECUTE:
             self._executes_begin = self._executes_begin or self._opens
         elif kind == messages.SYNC:
             self._in_failed_block = self._in_failed_block or self._executes_begin
-            self._opens = self._executes_begin = False
+            self._opens = self._executes_begin = self._only_skips = False
             self.mode = self._resting_mode()
             return self._ready()
         return b""
-
-    def parsed_before(self, parse: bytes) -> None:
-        """The refused unit uses a statement whose Parse message came in an earlier unit."""
-        self._opens = self._is_opening(_sql_of_parse(parse[_HEADER_BYTES:]))
 
     def _is_opening(self, sql: bytes) -> bool:
         """Whether the text leaves a transaction open; it is remembered how it began."""
@@ -183,36 +210,49 @@ class LocalAnswers:
 
     def _leave_failed_block(self) -> None:
         self._in_failed_block = False
-        self._ends.clear()
+        self._binds_an_end = False
         self.mode = Mode.NORMAL
 
     def _failed_extended(self, kind: int, payload: bytes) -> bytes:
         if kind == messages.PARSE:
             return self._failed_parse(payload)
         if kind == messages.BIND:
-            statement = payload.partition(b"\0")[2].partition(b"\0")[0]
-            return self._only_for(statement, messages.bind_complete())
+            self._binds_an_end = self._is_end(_statement_of_bind(payload))
+            return messages.bind_complete() if self._binds_an_end else self._error_up_to_sync()
         if kind == messages.DESCRIBE:
-            head = messages.parameter_description(()) if payload[:1] == b"S" else b""
-            return self._only_for(payload[1:-1] if payload[:1] == b"S" else b"", head + messages.no_data())
+            return self._failed_describe(payload)
         if kind == messages.EXECUTE:
             return self._failed_execute()
-        if kind == messages.CLOSE:
-            return messages.close_complete()
-        return b""  # Flush, late copy data
+        return self._close(payload) if kind == messages.CLOSE else b""  # Flush, late copy data
 
     def _failed_parse(self, payload: bytes) -> bytes:
-        name = payload.partition(b"\0")[0]
+        name, _, tail = payload.partition(b"\0")
         if not transaction_effect(_sql_of_parse(payload)).first_ends:
             return self._error_up_to_sync()
-        self._ends = {name: True}
+        if name and self._book.statement_text(name) is not None:
+            self.mode = Mode.DISCARDING
+            return messages.error_response(refusals.statement_exists(name))
+        self._book.define_statement(name, tail)
         return messages.parse_complete()
 
-    def _only_for(self, statement: bytes, answer: bytes) -> bytes:
-        return answer if self._ends.get(statement) else self._error_up_to_sync()
+    def _is_end(self, statement: bytes) -> bool:
+        text = self._book.statement_text(statement)
+        return text is not None and transaction_effect(text).first_ends
+
+    def _failed_describe(self, payload: bytes) -> bytes:
+        if payload[:1] != b"S":
+            return messages.no_data() if self._binds_an_end else self._error_up_to_sync()
+        if not self._is_end(payload[1:-1]):
+            return self._error_up_to_sync()
+        return messages.parameter_description(()) + messages.no_data()
+
+    def _close(self, payload: bytes) -> bytes:
+        if payload[:1] == b"S":
+            self._book.close_statement(payload[1:-1])
+        return messages.close_complete()
 
     def _failed_execute(self) -> bytes:
-        if not self._ends:
+        if not self._binds_an_end:
             return self._error_up_to_sync()
         self._leave_failed_block()
         # The batch goes on up to its Sync; anything else in it would need a server.
@@ -229,6 +269,10 @@ def _aborted() -> bytes:
 
 
 def _sql_of_parse(payload: bytes) -> bytes:
+    return payload.partition(b"\0")[2].partition(b"\0")[0]
+
+
+def _statement_of_bind(payload: bytes) -> bytes:
     return payload.partition(b"\0")[2].partition(b"\0")[0]
 
 

@@ -3,4 +3,5 @@
 cdef class Settings:
     cdef object __weakref__
     cdef readonly object values
+    cdef readonly object folding
     cdef public list idle

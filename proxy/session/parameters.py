@@ -32,23 +32,47 @@ _LISTS: Final = frozenset(
         "unix_socket_directories",
     }
 )
+# Of no consequence for what a statement means or returns. All others may be folded into what the server has parsed.
+_NOT_FOLDED: Final = frozenset(
+    {
+        "application_name",
+        "client_min_messages",
+        "default_transaction_deferrable",
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "lock_timeout",
+        "scram_iterations",
+        "statement_timeout",
+        "transaction_timeout",
+    }
+)
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*\Z")
 # The server rewrites any other application_name (it masks bytes and cuts at 63), so only its answer tells the value.
 _UNCHANGED_APPLICATION_NAME: Final = re.compile(r"[\x20-\x7e]{0,63}\Z")
 _MAX_ACCEPTED: Final = 10_000  # (name, value) pairs remembered per pool; a client that invents values pays, not memory
 
 
+class Folding:
+    """The values that a server folds into a statement when it parses it: the same object for the same values."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Settings:
     """An interned set of parameter values: two are equal exactly when they are the same object.
 
     `values` maps lower-case names to values as the server reported them (or, where it does not report, as asked for).
-    `idle` are the idle server connections that have them, and belongs to `idle.IdleConnections`.
+    `idle` are the idle server connections that have them, and belongs to `idle.IdleConnections`. Statements are shared
+    among settings of one `folding`.
     """
 
-    __slots__ = ("__weakref__", "idle", "values")
+    __slots__ = ("__weakref__", "folding", "idle", "values")
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], folding: Folding) -> None:
         self.values = values
+        self.folding = folding
         self.idle: list[ServerConnection] = []
 
 
@@ -57,6 +81,7 @@ class SettingsTable:
 
     def __init__(self) -> None:
         self._interned: WeakValueDictionary[tuple[tuple[str, str], ...], Settings] = WeakValueDictionary()
+        self._foldings: WeakValueDictionary[tuple[tuple[str, str], ...], Folding] = WeakValueDictionary()
         self._accepted: dict[tuple[str, str], str] = {}
         self.reported: dict[str, str] = {}  # every ParameterStatus of the latest server login, names as reported
         self.neutral = self.intern({})
@@ -79,8 +104,15 @@ class SettingsTable:
         key = tuple(sorted(values.items()))
         settings = self._interned.get(key)
         if settings is None:
-            settings = self._interned[key] = Settings(dict(key))
+            settings = self._interned[key] = Settings(dict(key), self._folding(key))
         return settings
+
+    def _folding(self, key: tuple[tuple[str, str], ...]) -> Folding:
+        folded = tuple(item for item in key if item[0] not in _NOT_FOLDED)
+        folding = self._foldings.get(folded)
+        if folding is None:
+            folding = self._foldings[folded] = Folding()
+        return folding
 
     def is_reported(self, name: str) -> bool:
         return name in self.neutral.values

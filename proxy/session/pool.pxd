@@ -36,6 +36,8 @@ cdef class Pool:
     cdef long _dialling
     cdef object _wanting
     cdef public object table
+    cdef public object statements
+    cdef public int max_statements
     cdef public object database
     cdef public object user
     cdef public object credentials

@@ -22,6 +22,7 @@ from proxy.session.measures import Measures
 from proxy.session.parameters import Settings, SettingsTable
 from proxy.session.server import ServerConnection, ServerState
 from proxy.session.settings import PoolSettings
+from proxy.session.statements import StatementTable
 from proxy.session.tasks import TaskGroup
 from proxy.session.urgency import UrgentQueue
 from proxy.wire.errors import ProtocolViolation
@@ -161,6 +162,7 @@ class Registry:
         self.settings = settings
         for pool in self.pools.values():
             pool.check_after_seconds = settings.check_after_seconds
+            pool.max_statements = settings.max_prepared_statements
 
     def set_total(self, total: int) -> None:
         """A new budget: idle connections above it close first; nobody who works is disturbed."""
@@ -240,6 +242,8 @@ class Pool:
         self.database = database
         self.user = user
         self.table = SettingsTable()
+        self.statements = StatementTable()
+        self.max_statements = registry.settings.max_prepared_statements
         self.check_after_seconds = registry.settings.check_after_seconds
         self.credentials: Credentials | None = None
         self.tries_while_down = False  # true for the pool of the proxy's own queries

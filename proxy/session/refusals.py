@@ -166,6 +166,21 @@ def no_transaction_block(class_name: str, severity: str) -> ErrorFields:
     return ErrorFields(severity, "0A000", text, f"class={class_name} pool_mode=statement", hint)
 
 
+def statement_exists(name: bytes) -> ErrorFields:
+    return ErrorFields("ERROR", "42P05", f'prepared statement "{name.decode("utf-8", "replace")}" already exists')
+
+
+def too_many_statements(max_bytes: int) -> ErrorFields:
+    text = f"the prepared statements of this client take more than {max_bytes} bytes"
+    return ErrorFields("ERROR", "54000", text, None, "close some, or raise limits.max_statement_bytes")
+
+
+def result_changed() -> ErrorFields:
+    """In the server's words and with its routine: drivers know by them that they have to prepare again."""
+    text = "cached plan must not change result type"
+    return ErrorFields("ERROR", "0A000", text, routine="RevalidateCachedQuery")
+
+
 def cancelled_while_waiting() -> ErrorFields:
     return ErrorFields("ERROR", QUERY_CANCELED, "canceling statement due to user request", "it was still waiting", None)
 

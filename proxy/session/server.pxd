@@ -2,6 +2,7 @@
 
 from proxy.session.awaited cimport Awaited
 from proxy.session.parameters cimport Settings
+from proxy.session.statements cimport ServerStatements
 from proxy.wire._compiled cimport Cursor
 
 
@@ -34,11 +35,14 @@ cdef class ServerConnection:
     cdef public bint tells_ready
     cdef public bint is_full
     cdef bint _swallowing
-    cdef bint _replaying_parse
     cdef bint _failed
     cdef public double idle_since
     cdef public double retire_at
     cdef public object pool
+    cdef public ServerStatements statements
+    cdef public bint has_sure_settings
+    cdef public object replies
+    cdef public bytes unnamed
     cdef public object loop
     cdef public object process_id
     cdef public object secret_key

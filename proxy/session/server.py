@@ -16,8 +16,10 @@ from typing import Final, Protocol
 
 from proxy.session import clock
 from proxy.session.awaited import Awaited
-from proxy.session.facts import facts_from, facts_moved, facts_until
+from proxy.session.facts import facts_from
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
+from proxy.session.replies import COMPLETIONS, READY_AFTER, Replies
+from proxy.session.statements import NO_UNNAMED, ServerStatements
 from proxy.session.transports import set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -37,7 +39,8 @@ _WANTED_AT_LOGIN: Final = _WANTED + bytes(
         messages.NEGOTIATE_PROTOCOL_VERSION,
     )
 )
-_MAX_HELD: Final = 64 * 1024
+_WANTED_WHILE_TRACKED: Final = _WANTED + COMPLETIONS
+_MAX_HELD: Final = 256 * 1024  # the longest RowDescription, 1,600 columns, has half of that
 
 IDLE_STATUS: Final = 0x49  # "I" of ReadyForQuery: no transaction is open
 FAILED_STATUS: Final = 0x45  # "E": a failed transaction waits for its end
@@ -100,6 +103,7 @@ class ServerOwner(Protocol):
     """What a server connection expects of its pool."""
 
     table: SettingsTable
+    max_statements: int
 
     def gone(self, server: "ServerConnection") -> None: ...
 
@@ -147,13 +151,16 @@ class ServerConnection:
         self.cancels_under_way = 0
         self.on_gone: Callable[[], None] | None = None
         self.tells_ready = False  # the holder wants ready(): it has something to learn from the next answer
+        self.statements = ServerStatements(pool.max_statements)
+        self.replies = Replies()
+        self.has_sure_settings = True  # what its client has sent changes none, as far as can be seen
+        self.unnamed = NO_UNNAMED  # the Parse of the unnamed statement it has: the very object that a client keeps
         self.idle_since = clock.now()
         self.retire_at = float("inf")
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self._login = login
         self._swallowing = False
         self.is_full = False  # more is unsent than may be: whoever holds it is not read
-        self._replaying_parse = False
         self._injected_want: Settings | None = None
         self._injected_error: ErrorFields | None = None
         self._failed = False
@@ -228,6 +235,7 @@ class ServerConnection:
         assert self.client is None, "linked twice"
         assert self._state == _IDLE, f"linked while {self.state}"
         self.client = client
+        self.has_sure_settings = True
         self._state = _LINKED
         if self.is_full:
             client.transport.pause_reading()
@@ -240,6 +248,8 @@ class ServerConnection:
             self.client.transport.resume_reading()
         self.client = None
         self._state = _IDLE
+        if self.statements.has_private:
+            self.statements.forget_private()
         self.tells_ready = False
         self.idle_since = now
 
@@ -264,6 +274,7 @@ class ServerConnection:
         `want` are the settings this connection has if `sql` succeeds.
         """
         self._inject(want)
+        self.unnamed = NO_UNNAMED
         return messages.query(sql)
 
     def inject_sync(self) -> bytes:
@@ -277,11 +288,24 @@ class ServerConnection:
         self._swallowing = True
         self._injected_want = want
 
-    def replay_parse(self) -> None:
-        """The client's own Parse of the unnamed statement is sent once more: its ParseComplete is ours."""
-        self._replaying_parse = True
+    def track_replies(self) -> None:
+        """From the next message sent on, every answer is told apart: `replies` is to be told what to expect."""
+        if self.replies.is_active:
+            return
+        for kind in self.awaiting:
+            if kind != INJECTED:
+                self.replies.expect(READY_AFTER[kind])
         self._swallowing = True
-        self.cursor.wanted = _WANTED + bytes((messages.PARSE_COMPLETE,))
+        self.cursor.wanted = _WANTED_WHILE_TRACKED
+
+    def say_what_needs_no_answer(self) -> None:
+        """Tell the client what is its turn already; more follows as the server answers."""
+        client = self.client
+        said = self.replies.lead()
+        if said and client is not None:
+            client.transport.write(said)
+        if not self.replies.is_active:
+            self._end_tracking()
 
     @property
     def state(self) -> ServerState:
@@ -339,7 +363,11 @@ class ServerConnection:
             elif kind == messages.ERROR_RESPONSE:
                 self._error(buffer, start, end)
             elif kind == messages.PARAMETER_STATUS:
+                had = self.settings
                 self._parameter(buffer[start + 5 : end])
+                if self.settings.folding is not had.folding:
+                    self.has_sure_settings = False
+                    self.statements.settings_have_changed()
             elif kind == messages.COPY_IN_RESPONSE:
                 self._copy_in()
                 client.copy_begins()
@@ -351,6 +379,8 @@ class ServerConnection:
         if not self.awaiting:
             raise ProtocolViolation("ReadyForQuery that answers nothing")
         self.awaiting.pop()
+        if not self.awaiting:
+            self.statements.all_answered()
         self.last_status = status
         self.copying_in = False
         failed, self._failed = self._failed, False
@@ -386,14 +416,14 @@ class ServerConnection:
             if taken is None:
                 return
             end_of_ours, facts = taken
-            self._swallowing = self._replaying_parse
+            self._swallowing = self.replies.is_active
             error, self._injected_error = self._injected_error, None
             client.injected_done(self, error)
             if self.client is not client:
                 return
             buffer, facts = buffer[end_of_ours:], facts_from(facts, end_of_ours)
-        if self._replaying_parse:
-            buffer, facts = self._cut_parse_complete(buffer, facts)
+        if self.replies.is_active:
+            buffer, facts = self._take_replies(buffer, facts)
         if buffer:
             client.transport.write(buffer)
         # Also where nothing of the client's follows: what was put back after a RESET ends its unit of work.
@@ -429,20 +459,19 @@ class ServerConnection:
             table.accept(name, asked, values[name])
         self.settings = table.intern(values)
 
-    def _cut_parse_complete(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
-        for kind, start, end in facts:
-            if kind == messages.PARSE_COMPLETE:
-                self._end_replay()
-                behind = facts_moved(facts_from(facts, end), start)
-                return buffer[:start] + buffer[end:], facts_until(facts, start) + behind
-            if kind in (messages.ERROR_RESPONSE, messages.READY_FOR_QUERY):
-                self._end_replay()
-                break
+    def _take_replies(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
+        """The answers as the client is to get them. Queries that the server has skipped are not awaited any more."""
+        replies = self.replies
+        buffer, facts = replies.take(buffer, facts)
+        for _ in range(replies.never_ready):
+            self.awaiting.pop()
+        replies.never_ready = 0
+        if not replies.is_active:
+            self._end_tracking()
         return buffer, facts
 
-    def _end_replay(self) -> None:
-        self._replaying_parse = False
-        self._swallowing = False
+    def _end_tracking(self) -> None:
+        self._swallowing = self.awaiting.first == INJECTED
         self.cursor.wanted = _WANTED
 
     # -- without a client --------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ class PoolSettings:
     check_after_seconds: float = 30.0
     dial_timeout_seconds: float = 5.0
     max_dials: int = 2
+    max_prepared_statements: int = 200
     gone_timeout_seconds: float = 10.0
     retry_min_seconds: float = 0.2
     retry_max_seconds: float = 5.0
@@ -88,6 +89,7 @@ class LimitSettings:
     max_startup_bytes: int = 10_000
     max_inspected_bytes: int = 1 << 20
     max_waiting_bytes: int = 256 * 1024
+    max_statement_bytes: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ cdef class Cursor:
     cdef bytes _wanted
     cdef bytes _known
     cdef bytes _small
+    cdef bytes _heads
     cdef bytes _flags
     cdef bytearray _held  # None while nothing is held: an idle connection pays for nothing
     cdef long long _max_message_bytes

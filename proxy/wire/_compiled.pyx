@@ -30,6 +30,7 @@ from proxy.wire._types import (
     DEFAULT_MAX_HELD_BYTES,
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_MAX_SMALL_MESSAGE_BYTES,
+    HEAD_BYTES as _HEAD_BYTES,
     NO_FACTS,
     flag_table,
     unknown_type,
@@ -40,7 +41,10 @@ cdef enum:
     KNOWN = 1
     WANTED = 2
     SMALL = 4
+    HEAD = 8
     HEADER_BYTES = 5
+
+cdef long long HEAD_BYTES = _HEAD_BYTES
 
 cdef tuple _NO_FACTS = NO_FACTS
 
@@ -59,6 +63,7 @@ cdef class Cursor:
         *,
         bytes known not None,
         bytes small not None=b"",
+        bytes heads not None=b"",
         long long max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
         long long max_held_bytes=DEFAULT_MAX_HELD_BYTES,
         long long max_small_message_bytes=DEFAULT_MAX_SMALL_MESSAGE_BYTES,
@@ -66,7 +71,8 @@ cdef class Cursor:
         self._wanted = wanted
         self._known = known
         self._small = small
-        self._flags = flag_table(known, wanted, small)
+        self._heads = heads
+        self._flags = flag_table(known, wanted, small, heads)
         self._max_message_bytes = max_message_bytes
         self._max_held_bytes = max_held_bytes
         self._max_small_message_bytes = max_small_message_bytes
@@ -82,7 +88,7 @@ cdef class Cursor:
     @wanted.setter
     def wanted(self, bytes wanted not None):
         self._wanted = wanted
-        self._flags = flag_table(self._known, wanted, self._small)
+        self._flags = flag_table(self._known, wanted, self._small, self._heads)
         if self._held is not None and len(self._held) >= HEADER_BYTES and not self._flag(self._held[0]) & WANTED:
             self._missing = 1  # what is held is wanted no more: the next bytes take it along
 
@@ -175,7 +181,11 @@ cdef class Cursor:
                 self._check_header(at[position], length, flag)
                 if flag & WANTED:
                     held = length < self._max_held_bytes  # the type byte is not counted by `length`
-                    if held and position + length >= end:
+                    if flag & HEAD:
+                        held = position + length < end
+                        if not held and end - position < HEAD_BYTES:
+                            break
+                    elif held and position + length >= end:
                         break
                     if facts is None:
                         facts = []
@@ -205,6 +215,8 @@ cdef class Cursor:
             self._missing = HEADER_BYTES - size
         else:
             self._missing = _length_at(at) + 1 - size
+            if self._flag(at[0]) & HEAD:
+                self._missing = min(self._missing, HEAD_BYTES - size)
         self._held = bytearray(data[position:])
         return data[:position]
 

@@ -13,6 +13,8 @@ from proxy.wire._types import (
     DEFAULT_MAX_HELD_BYTES,
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_MAX_SMALL_MESSAGE_BYTES,
+    HEAD,
+    HEAD_BYTES,
     HEADER_BYTES,
     KNOWN,
     NO_FACTS,
@@ -32,6 +34,7 @@ class Cursor:
 
     __slots__ = (
         "_flags",
+        "_heads",
         "_held",
         "_known",
         "_max_held_bytes",
@@ -49,6 +52,7 @@ class Cursor:
         *,
         known: bytes,
         small: bytes = b"",
+        heads: bytes = b"",
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         max_held_bytes: int = DEFAULT_MAX_HELD_BYTES,
         max_small_message_bytes: int = DEFAULT_MAX_SMALL_MESSAGE_BYTES,
@@ -56,7 +60,8 @@ class Cursor:
         self._wanted = wanted
         self._known = known
         self._small = small
-        self._flags = flag_table(known, wanted, small)
+        self._heads = heads
+        self._flags = flag_table(known, wanted, small, heads)
         self._max_message_bytes = max_message_bytes
         self._max_held_bytes = max_held_bytes
         self._max_small_message_bytes = max_small_message_bytes
@@ -72,7 +77,7 @@ class Cursor:
     @wanted.setter
     def wanted(self, wanted: bytes) -> None:
         self._wanted = wanted
-        self._flags = flag_table(self._known, wanted, self._small)
+        self._flags = flag_table(self._known, wanted, self._small, self._heads)
         if len(self._held) >= HEADER_BYTES and not self._flags[self._held[0]] & WANTED:
             self._missing = 1  # what is held is wanted no more: the next bytes take it along
 
@@ -148,7 +153,11 @@ class Cursor:
                 self._check_header(kind, length, flag)
                 if flag & WANTED:
                     held = length < self._max_held_bytes  # the type byte is not counted by `length`
-                    if held and position + length >= end:
+                    if flag & HEAD:
+                        held = position + length < end
+                        if not held and end - position < HEAD_BYTES:
+                            break
+                    elif held and position + length >= end:
                         break
                     facts.append((kind, position, position + length + 1 if held else -1))
             position += length + 1
@@ -171,6 +180,8 @@ class Cursor:
                 raise unknown_type(tail[0])
             self._missing = HEADER_BYTES - len(tail)
         else:
-            self._missing = _unpack_header(tail)[1] + 1 - len(tail)
+            kind, length = _unpack_header(tail)
+            enough = min(length + 1, HEAD_BYTES) if self._flags[kind] & HEAD else length + 1
+            self._missing = enough - len(tail)
         self._held += tail
         return data[:position]

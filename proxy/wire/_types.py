@@ -18,19 +18,22 @@ NO_FACTS: Final[Sequence[Fact]] = ()
 KNOWN: Final = 1
 WANTED: Final = 2
 SMALL: Final = 4
+HEAD: Final = 8
 
 HEADER_BYTES: Final = 5
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1 << 30
 DEFAULT_MAX_HELD_BYTES: Final = 1 << 20
 # PQ_SMALL_MESSAGE_LIMIT of the server's libpq/libpq.h: the bound on what has no business being long.
 DEFAULT_MAX_SMALL_MESSAGE_BYTES: Final = 10_000
+# Room for the two names at the beginning of a Bind: the server cuts identifiers at 63 bytes, though not these.
+HEAD_BYTES: Final = 4096
 
 
 @lru_cache(maxsize=256)
-def flag_table(known: bytes, wanted: bytes, small: bytes) -> bytes:
+def flag_table(known: bytes, wanted: bytes, small: bytes, heads: bytes = b"") -> bytes:
     """One byte of flags for each of the 256 type bytes. Shared: a thousand cursors of one kind hold one table."""
     table = bytearray(256)
-    for types, flag in ((known, KNOWN), (wanted, KNOWN | WANTED), (small, SMALL)):
+    for types, flag in ((known, KNOWN), (wanted, KNOWN | WANTED), (small, SMALL), (heads, HEAD)):
         for kind in types:
             table[kind] |= flag
     return bytes(table)

@@ -4,7 +4,7 @@ Owns: the choice of cursor (compiled where it imports, else plain) and the type 
 Does not know: what messages mean, sockets, time.
 Source: PostgreSQL manual, "Message Formats" (protocol-message-formats), version 18.
 
-The contract of `Cursor(wanted, *, known, small, max_message_bytes, max_held_bytes, max_small_message_bytes)`:
+The contract of `Cursor(wanted, *, known, small, heads, max_message_bytes, max_held_bytes, max_small_message_bytes)`:
 
 `feed(data)` returns `(bytes, facts)`. The bytes are those that may travel on now: everything but a header or a
 *wanted* message that is still incomplete at the end, which is held and comes first in what a later feed returns. They
@@ -14,6 +14,9 @@ was fed, less `held_bytes`. A fact is `(type, start, end)`, offsets into the ret
 
 A wanted message of more than `max_held_bytes` (its type byte counted) is never held: it streams, and its one fact comes
 with its header and has `end == -1`. That depends on its length alone, never on how the network cut it.
+
+Of wanted types that are also in `heads` only the beginning is needed: one is held until it is complete or `HEAD_BYTES`
+of it are there. Its one fact comes then, with `end == -1` where the rest still streams.
 
 `feed` raises ProtocolViolation for a type that is not in `known`, a length below 4 or above `max_message_bytes`, and
 for types in `small` above `max_small_message_bytes` (all compared with the length on the wire, which does not count
@@ -81,6 +84,7 @@ def client_cursor(
         wanted,
         known=known,
         small=SMALL_FRONTEND_TYPES,
+        heads=bytes((messages.BIND,)),
         max_held_bytes=max_held_bytes,
         max_message_bytes=max_message_bytes,
     )

@@ -194,13 +194,14 @@ def negotiate_protocol_version(minor: int, options: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ErrorFields:
-    """What an ErrorResponse or NoticeResponse says. `code` is the SQLSTATE."""
+    """What an ErrorResponse or NoticeResponse says. `code` is the SQLSTATE, `routine` the server's function."""
 
     severity: str
     code: str
     message: str
     detail: str | None = None
     hint: str | None = None
+    routine: str | None = None
 
 
 def _fields(fields: ErrorFields) -> bytes:
@@ -211,6 +212,7 @@ def _fields(fields: ErrorFields) -> bytes:
         (b"M", fields.message),
         (b"D", fields.detail),
         (b"H", fields.hint),
+        (b"R", fields.routine),
     )
     return b"".join(name + text(value) for name, value in named if value is not None) + b"\0"
 

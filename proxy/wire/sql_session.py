@@ -40,6 +40,8 @@ class SqlFacts:
     `pin` is the first thing in it that cannot be followed, `further_pins` are the others, `pins` all of them. `clears`
     is what would be gone after it: nothing that the same text sets again behind, nothing that it rolls back.
     `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are parameters set back one by one, lower case.
+    `sets_parameters`: SET, SET LOCAL or set_config() of any parameter stands in it, also where nothing is left of that.
+    `deallocates` is the name in a text that is one DEALLOCATE of one statement.
     """
 
     pin: PinReason | None = None
@@ -47,6 +49,8 @@ class SqlFacts:
     resets_parameters: bool = False
     further_pins: frozenset[PinReason] = frozenset()
     resets: frozenset[str] = frozenset()
+    sets_parameters: bool = False
+    deallocates: bytes | None = None
 
     @property
     def changes_parameters(self) -> bool:
@@ -107,12 +111,23 @@ class Inspection:
         self._clears: frozenset[PinReason] = frozenset()
         self._resets_parameters = False
         self._resets: frozenset[str] = frozenset()
+        self._sets_parameters = False
+        self._deallocates: bytes | None = None
+        self._count = 0
         self._kept = (self._clears, self._resets_parameters, self._resets)
 
     def facts(self) -> SqlFacts:
         pins = list(self._pins)
         first = pins[0] if pins else None
-        found = SqlFacts(first, self._clears, self._resets_parameters, frozenset(pins[1:]), self._resets)
+        found = SqlFacts(
+            first,
+            self._clears,
+            self._resets_parameters,
+            frozenset(pins[1:]),
+            self._resets,
+            self._sets_parameters,
+            self._deallocates if self._count == 1 else None,
+        )
         return PLAIN if found == PLAIN else found
 
     def pin(self, reason: PinReason) -> None:
@@ -120,6 +135,7 @@ class Inspection:
         self._clears -= {reason}
 
     def take(self, statement: list[Token]) -> None:
+        self._count += 1
         handler = _STATEMENTS.get(statement[0].text) if statement[0].kind is TokenKind.WORD else None
         if handler is not None:
             handler(self, statement)
@@ -137,7 +153,10 @@ class Inspection:
 
     def _set(self, statement: list[Token]) -> None:
         words = statement[1:]
-        if words and words[0].is_word(b"local", b"constraints", b"transaction"):
+        if words and words[0].is_word(b"constraints", b"transaction"):
+            return
+        self._sets_parameters = True
+        if words and words[0].is_word(b"local"):
             return
         if words and words[0].is_word(b"session"):
             del words[0]
@@ -159,6 +178,7 @@ class Inspection:
             self.pin(reason)
 
     def _reset(self, statement: list[Token]) -> None:
+        self._sets_parameters = True
         words = statement[1:]
         if _begins(words, (b"all",)):
             self._clear(_PARAMETERS)
@@ -195,8 +215,11 @@ class Inspection:
             self.pin(PinReason.PREPARE)
 
     def _deallocate(self, statement: list[Token]) -> None:
-        if _begins(statement[1:], (b"all",)) or _begins(statement[1:], (b"prepare", b"all")):
+        words = statement[2:] if _begins(statement[1:], (b"prepare",)) and len(statement) > 2 else statement[1:]
+        if _begins(words, (b"all",)):
             self._clear({PinReason.PREPARE})
+        elif len(words) == 1 and words[0].kind in (TokenKind.WORD, TokenKind.QUOTED):
+            self._deallocates = words[0].text
 
     def _declare(self, statement: list[Token]) -> None:
         if any(one.is_word(b"with") and next_.is_word(b"hold") for one, next_ in pairwise(statement)):
@@ -230,6 +253,7 @@ class Inspection:
             if reason is not None:
                 self.pin(reason)
             elif function.text == b"set_config":
+                self._sets_parameters = True
                 behind = statement[index + 2 : index + 2 + _MAX_ARGUMENT_TOKENS]
                 if not self._is_followed_config(behind):
                     self.pin(PinReason.SET_CONFIG)

@@ -12,7 +12,7 @@ from proxy.session.awaited import NOTHING, Awaited
 from proxy.session.histogram import SECONDS, Histogram
 from proxy.session.idle import IdleConnections
 from proxy.session.measures import ClassMeasures
-from proxy.session.parameters import Settings
+from proxy.session.parameters import Folding, Settings
 from proxy.session.pool import Pool
 from proxy.session.server import ServerConnection
 from proxy.wire.login import ServerLogin
@@ -28,8 +28,10 @@ class _Loop:
 class _Owner:
     """What a connection asks of its pool when it is made."""
 
+    max_statements = 200
+
     class table:
-        neutral = Settings({})
+        neutral = Settings({}, Folding())
 
 
 def connection(settings: Settings) -> ServerConnection:
@@ -40,7 +42,7 @@ def connection(settings: Settings) -> ServerConnection:
 
 def some_settings() -> list[Settings]:
     """Of one pool: settings are never shared between pools."""
-    return [Settings({"application_name": name}) for name in ("a", "b", "c")]
+    return [Settings({"application_name": name}, Folding()) for name in ("a", "b", "c")]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "take", "remove"]), st.integers(0, 2)), max_size=60))
@@ -91,7 +93,7 @@ def test_settings_that_come_and_go_do_not_pile_up() -> None:
     idle = IdleConnections()
     stays = connection(some_settings()[0])
     idle.put(stays)
-    passing = [Settings({"application_name": str(number)}) for number in range(1000)]
+    passing = [Settings({"application_name": str(number)}, Folding()) for number in range(1000)]
     for settings in passing:
         idle.put(connection(settings))
         assert idle.take(settings) is not None

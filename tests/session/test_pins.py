@@ -5,7 +5,7 @@ import pytest
 from tests.session.fake_server import FakeServer
 from tests.support.eventually import eventually
 from tests.support.running import RunProxy
-from tests.support.wire_client import SYNC, parse, query, run
+from tests.support.wire_client import SYNC, query, run
 
 TIGHT = {"classes": {"all": {"limit": 3, "pinned_limit": 1, "queue": {"timeout": "150ms"}}}}
 
@@ -55,16 +55,6 @@ async def test_clearing_the_state_gives_the_connection_back(run_proxy: RunProxy,
         assert (await other.query("listen b")).errors == [], "the pin was given back as well"
         await other.query("unlisten *")
         await proxy.until_free()
-
-
-async def test_a_named_statement_of_the_protocol_keeps_the_connection(run_proxy: RunProxy) -> None:
-    proxy = await run_proxy()
-    client = await proxy.connect()
-    await client.send(parse("select 1", "named"), SYNC)
-    await client.answer()
-    assert proxy.controller.in_use == 1
-    await client.query("discard all")
-    await proxy.until_free()
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])

@@ -106,12 +106,12 @@ async def test_a_pipeline_of_extended_batches_is_answered_batch_by_batch(run_pro
     assert proxy.controller.in_use == 0
 
 
-async def test_flush_without_sync_brings_answers_and_keeps_the_connection(run_proxy: RunProxy) -> None:
+async def test_flush_without_sync_brings_answers_and_a_portal_keeps_the_connection(run_proxy: RunProxy) -> None:
     proxy = await run_proxy()
     client = await proxy.connect()
     await client.send(parse("select 7"), describe("S"), FLUSH)
     assert (await client.answer("T")).kinds == "1tT"
-    assert proxy.controller.in_use == 1
+    await proxy.until_free()
     await client.send(bind(), execute(), FLUSH)
     assert (await client.answer("C")).kinds == "2DC"
     assert proxy.controller.in_use == 1

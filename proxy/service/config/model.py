@@ -181,6 +181,10 @@ class Pool(Section):
     max_dials: AtLeastOne = Field(
         default=2, description="dials of the server under way at once; more where it is far away"
     )
+    max_prepared_statements: AtLeastOne = Field(
+        default=200,
+        description="statements of the protocol kept on one server connection, the least recently used goes",
+    )
     gone_timeout: Seconds = Field(
         default=10.0, description="wait for the server to close its side before asking what became of it"
     )
@@ -204,6 +208,9 @@ class Limits(Section):
     )
     max_waiting_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
         default=256 << 10, description="what a waiting client may send ahead before it is read no further"
+    )
+    max_statement_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
+        default=16 << 20, description="texts of the prepared statements that one client may have"
     )
 
 

@@ -72,6 +72,11 @@ PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
         lambda m: m.parameters_reapplied,
     ),
     (
+        "parameters_asked",
+        "Times the server was asked what a SET of a parameter that it does not report came to.",
+        lambda m: m.parameters_asked,
+    ),
+    (
         "parameters_failed",
         "Session parameters the server refused when they were set again.",
         lambda m: m.parameters_failed,

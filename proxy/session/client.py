@@ -545,7 +545,11 @@ class ClientConnection(Holder):
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
         self._stop_lone_timer()
-        if error is not None:
+        if self._state is not None and self._state.asked:
+            self._settings_told(server, self._state)
+            self._go_on_linked()
+            self._cancel_if_asked()
+        elif error is not None:
             self._desk.measures.parameters_failed += 1
             self.end(replace(error, severity="FATAL"))
         elif self._phase == _ENTERING:
@@ -555,6 +559,14 @@ class ClientConnection(Holder):
         else:
             self._go_on_linked()
             self._cancel_if_asked()
+
+    def _settings_told(self, server: ServerConnection, state: SessionState) -> None:
+        """The answer to a question of ours, of which the client knows nothing."""
+        if not state.learn(server, self.pool.table):
+            state.pins |= {PinReason.SET}
+            self._desk.measures.pins[self.class_name, PinReason.SET.value] += 1
+            self._unbounded = True
+            self._gate.note_pinned(self.id)
 
     def server_lost(self, server: ServerConnection) -> None:
         self.server = None
@@ -728,6 +740,9 @@ class ClientConnection(Holder):
             # What came between the copy data was not looked at: a Sync of ours ends whatever it may have begun.
             self._copied = False
             server.transport.write(server.inject_sync())
+        elif self._state is not None and self._state.unsure:
+            self._desk.measures.parameters_asked += 1
+            server.transport.write(server.inject_question(self._state.ask()))
         else:
             self._release_server(server)
             if self._backlog.size:
@@ -852,6 +867,8 @@ class ClientConnection(Holder):
         state = self._state
         if state is None:
             state = self._state = SessionState(self.identity.parameters)
+        assert self.settings is not None, "a linked client has entered"
+        state.changed(seen, self.pool.table, self.settings, server.settings)
         if seen.clearing is not PLAIN:
             state.expect(server, seen)
         elif seen.changes_parameters:
@@ -901,7 +918,7 @@ class ClientConnection(Holder):
         self._phase = _CLEANING
         self.server = None
         Cleaning(server, self.pool, self._desk.canceller, lambda: self._cleaned(in_block, error)).begin(
-            is_dirty=bool(self.pins), is_mid_message=self._is_mid_message()
+            is_dirty=self._state is not None and self._state.is_dirty, is_mid_message=self._is_mid_message()
         )
 
     def _cleaned(self, in_block: bool, error: ErrorFields) -> None:
@@ -943,7 +960,7 @@ class ClientConnection(Holder):
         self.server = None
         if server is not None:
             Cleaning(server, self.pool, desk.canceller, self._slot_over).begin(
-                is_dirty=bool(self.pins) or self.session_hold,
+                is_dirty=self.session_hold or (self._state is not None and self._state.is_dirty),
                 is_spoilt=bool(self.pins & NEVER_CLEARED),
                 is_mid_message=self._unsynced or self._is_mid_message(),
                 work_goes_on=work_goes_on,

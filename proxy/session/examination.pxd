@@ -21,6 +21,7 @@ cdef int _STATEMENT
 cdef class Examination:
     cdef readonly list awaited
     cdef public frozenset pins
+    cdef public frozenset sets
     cdef public object clearing
     cdef public int leaves_at
     cdef public Py_ssize_t parses_unnamed

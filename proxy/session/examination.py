@@ -68,7 +68,8 @@ class Examination:
     `names_statements`: a name has to be translated, or the unnamed statement of before is used, or a query stands where
     an error would skip it. `is_extended`: there is a message of the extended protocol that a server completes.
     `has_portal`: one is bound. `parses_unnamed` is where the last Parse of the unnamed statement stands, `unnamed_end`
-    where it ends. `sets_parameters`: behind this piece the settings may not be what they were.
+    where it ends. `sets_parameters`: behind this piece the settings may not be what they were; `sets` are those which
+    the server does not report.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class Examination:
         "only_ends_copy",
         "parses_unnamed",
         "pins",
+        "sets",
         "sets_parameters",
         "unnamed_end",
         "whole",
@@ -92,6 +94,7 @@ class Examination:
     def __init__(self) -> None:
         self.awaited: list[int] = []
         self.pins: frozenset[PinReason] = frozenset()
+        self.sets: frozenset[str] = frozenset()
         self.clearing: SqlFacts = PLAIN
         self.changes_parameters = False
         self.ends_copy = False
@@ -107,7 +110,7 @@ class Examination:
         self.whole = False
 
     def is_plain(self) -> bool:
-        return not self.pins and self.clearing is PLAIN and not self.changes_parameters
+        return not (self.pins or self.changes_parameters or self.sets) and self.clearing is PLAIN
 
     def skip_to_sync(self) -> None:
         """What stands before the first Sync is not looked at by the server, which has met an error."""
@@ -120,6 +123,7 @@ class Examination:
         if facts is not PLAIN:
             self.pins |= facts.pins
             self.changes_parameters = self.changes_parameters or facts.changes_parameters
+            self.sets |= facts.sets
             self.sets_parameters = self.sets_parameters or facts.sets_parameters
             if PinReason.PREPARE in facts.clears or facts.deallocates is not None:
                 self.names_statements = True

@@ -147,6 +147,10 @@ class Gate:
     def request_pin(self, client: ClientId) -> Refuse | None:
         return self.controller.request_pin(client, clock.now())
 
+    def note_pinned(self, client: ClientId) -> None:
+        """It is pinned already: seen only afterwards."""
+        self.controller.note_pinned(client, clock.now())
+
     def unpin(self, client: ClientId) -> None:
         self._decisions.deliver(self.controller.unpin(client, clock.now()))
 

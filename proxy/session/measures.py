@@ -76,6 +76,7 @@ class Measures:
     cancels_of_waiting: int = 0
     cancels_unknown: int = 0
     parameters_reapplied: int = 0
+    parameters_asked: int = 0  # times the server was asked what a SET of an unreported parameter came to
     parameters_failed: int = 0
     pins: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)
     refusals_outside_queue: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)

@@ -89,7 +89,7 @@ class OwnQuery(Holder):
         for kind, start, end in facts:
             payload = buffer[start + 5 : end]
             if kind == messages.DATA_ROW:
-                self._rows.append(parse_text_row(payload))
+                self._rows.append(messages.parse_text_row(payload))
             elif kind == messages.ERROR_RESPONSE:
                 self._error = messages.parse_error_fields(payload)
 
@@ -116,18 +116,3 @@ class OwnQuery(Holder):
     def _finish(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
-
-
-def parse_text_row(payload: bytes) -> Row:
-    """The columns of a DataRow in text format."""
-    row: Row = []
-    at = 2
-    for _ in range(int.from_bytes(payload[:2], "big")):
-        length = int.from_bytes(payload[at : at + 4], "big", signed=True)
-        at += 4
-        if length < 0:
-            row.append(None)
-            continue
-        row.append(payload[at : at + length].decode("utf-8", "replace"))
-        at += length
-    return row

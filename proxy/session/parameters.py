@@ -6,7 +6,7 @@ Source: PostgreSQL manual, "ParameterStatus" (protocol-flow, Asynchronous Operat
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -25,6 +25,9 @@ NOT_SETTINGS: Final = frozenset({"user", "database", "options", "replication"})
 # set_config() reads these values as the lists they are; SET name = 'a, b' would take one element with a comma in it.
 _LISTS: Final = frozenset(
     {
+        "createrole_self_grant",
+        "log_destination",
+        "restrict_nonsystem_relation_kind",
         "search_path",
         "temp_tablespaces",
         "session_preload_libraries",
@@ -161,6 +164,16 @@ def apply_sql(changes: list[tuple[str, str | None]], *, in_block: bool = False) 
     """
     statements = [_set_statement(name, value) for name, value in changes]
     return ";".join(statements if in_block else ["BEGIN", *statements, "COMMIT"])
+
+
+def question(names: Sequence[str]) -> str:
+    """One simple query with two rows of text: what the parameters are now, and what they are by default.
+
+    A transaction is opened and rolled back. It fails where one of them may not be read or set.
+    """
+    columns = ",".join(f"pg_catalog.current_setting({_literal(name)}, true)" for name in names)
+    defaults = ";".join(f"SET LOCAL {_identifier(name)} TO DEFAULT" for name in names)
+    return f"BEGIN;SELECT {columns};{defaults};SELECT {columns};ROLLBACK"
 
 
 def _set_statement(name: str, value: str | None) -> str:

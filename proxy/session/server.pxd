@@ -51,6 +51,7 @@ cdef class ServerConnection:
     cdef object _login
     cdef object _injected_want
     cdef object _injected_error
+    cdef public object told_rows
     cpdef data_received(self, bytes data)
     cpdef bint _is_usual_answer(self, bytes data)
     cpdef link(self, Holder client)

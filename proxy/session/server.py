@@ -39,6 +39,7 @@ _WANTED_AT_LOGIN: Final = _WANTED + bytes(
         messages.NEGOTIATE_PROTOCOL_VERSION,
     )
 )
+_WANTED_OF_QUESTION: Final = _WANTED + bytes((messages.DATA_ROW,))
 _WANTED_WHILE_TRACKED: Final = _WANTED + COMPLETIONS
 _MAX_HELD: Final = 256 * 1024  # the longest RowDescription, 1,600 columns, has half of that
 
@@ -162,6 +163,7 @@ class ServerConnection:
         self._swallowing = False
         self.is_full = False  # more is unsent than may be: whoever holds it is not read
         self._injected_want: Settings | None = None
+        self.told_rows: list[list[str | None]] | None = None
         self._injected_error: ErrorFields | None = None
         self._failed = False
 
@@ -275,6 +277,14 @@ class ServerConnection:
         """
         self._inject(want)
         self.unnamed = NO_UNNAMED
+        return messages.query(sql)
+
+    def inject_question(self, sql: str) -> bytes:
+        """The same with a query whose rows are wanted: they are in `told_rows` when `injected_done` is called."""
+        self._inject(None)
+        self.unnamed = NO_UNNAMED
+        self.told_rows = []
+        self.cursor.wanted = _WANTED_OF_QUESTION
         return messages.query(sql)
 
     def inject_sync(self) -> bytes:
@@ -439,7 +449,11 @@ class ServerConnection:
                 self._injected_error = messages.parse_error_fields(payload)
                 self._error(buffer, start, end)
                 self._failed = False
+            elif kind == messages.DATA_ROW and self.told_rows is not None:
+                self.told_rows.append(messages.parse_text_row(payload))
             elif kind == messages.READY_FOR_QUERY:
+                if self.told_rows is not None:
+                    self.cursor.wanted = _WANTED
                 self.awaiting.pop()
                 self.last_status = buffer[end - 1]
                 self._settle_injected()

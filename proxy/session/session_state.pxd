@@ -2,6 +2,8 @@
 
 cdef class SessionState:
     cdef public frozenset pins
+    cdef public frozenset unsure
+    cdef public list asked
     cdef object _own
     cdef object _clears
     cdef frozenset _reset

@@ -1,31 +1,76 @@
 """What a client has left in its session that another one must not find.
 
-Owns: why its server connection is pinned, which answer may end that, and what of its own a RESET takes away.
+Owns: why its server connection is pinned, which answer may end that, what of its own a RESET takes away, and which
+parameters it may have changed without the server's reporting it.
 Does not know: whether a pin is allowed, slots, when the client is sent anything.
+
+A SET of a parameter that the server does not report does not pin. When its transaction is over the server is asked what
+the parameter is now: a SET may have failed, been rolled back, or have meant the default. From then on it follows the
+client as any other does.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from proxy.session.examination import Examination
-from proxy.session.parameters import SettingsTable, apply_sql, difference
+from proxy.session.parameters import Settings, SettingsTable, apply_sql, difference, question
 from proxy.session.server import FAILED_STATUS, IDLE_STATUS, ServerConnection
 from proxy.wire import messages
 from proxy.wire.sql import PLAIN, PinReason, SqlFacts
 
 NO_PINS: Final[frozenset[PinReason]] = frozenset()
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+_MAX_FOLLOWED_CHARACTERS: Final = 4096  # of one value: it is sent again whenever the connection changes
 
 
 class SessionState:
-    """Of one client, from the first statement on that leaves something behind. `own` are its startup parameters."""
+    """Of one client, from the first statement on that leaves something behind. `own` are its startup parameters.
 
-    __slots__ = ("_clears", "_own", "_reset", "pins")
+    `unsure` are parameters that may have changed; `asked` those of which the server has been asked, in order.
+    """
+
+    __slots__ = ("_clears", "_own", "_reset", "asked", "pins", "unsure")
 
     def __init__(self, own: Mapping[str, str]) -> None:
         self.pins = NO_PINS
+        self.unsure = _NO_NAMES
+        self.asked: list[str] = []
         self._own = own
         self._clears: SqlFacts = PLAIN
         self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
+
+    @property
+    def is_dirty(self) -> bool:
+        """Its connection is not as it is said to be."""
+        return bool(self.pins or self.unsure or self.asked)
+
+    def changed(self, seen: Examination, table: SettingsTable, *settings: Settings) -> None:
+        """A statement has been sent that changes parameters; `settings` are those that it may have found."""
+        self.unsure |= seen.sets
+        if seen.changes_parameters:
+            self.unsure |= {name for one in settings for name in one.values if not table.is_reported(name)}
+
+    def ask(self) -> str:
+        """The query that tells what became of them."""
+        self.asked, self.unsure = sorted(self.unsure), _NO_NAMES
+        return question(self.asked)
+
+    def learn(self, server: ServerConnection, table: SettingsTable) -> bool:
+        """What the server has told. False: this cannot be followed."""
+        names, self.asked = self.asked, []
+        rows, server.told_rows = server.told_rows or [], None
+        if [len(row) for row in rows] != [len(names), len(names)]:
+            return False
+        values = {name: value for name, value in server.settings.values.items() if name not in names}
+        for name, now, default in zip(names, *rows, strict=True):
+            if now is None or now == default:
+                continue
+            if not now.isascii() or len(now) > _MAX_FOLLOWED_CHARACTERS:
+                return False
+            values[name] = now
+            table.accept(name, now, now)
+        server.settings = table.intern(values)
+        return True
 
     @property
     def is_resetting(self) -> bool:

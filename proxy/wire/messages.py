@@ -371,6 +371,21 @@ def parse_ready_for_query(payload: bytes) -> bytes:
     return payload
 
 
+def parse_text_row(payload: bytes) -> list[str | None]:
+    """The columns of a DataRow in text format."""
+    row: list[str | None] = []
+    at = 2
+    for _ in range(int.from_bytes(payload[:2], "big")):
+        length = int.from_bytes(payload[at : at + 4], "big", signed=True)
+        at += 4
+        if length < 0:
+            row.append(None)
+            continue
+        row.append(payload[at : at + length].decode("utf-8", "replace"))
+        at += length
+    return row
+
+
 def parse_error_fields(payload: bytes) -> ErrorFields:
     """The fields of an ErrorResponse or NoticeResponse.
 

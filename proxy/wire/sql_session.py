@@ -6,6 +6,7 @@ Source: manual, "SQL Commands" (sql-commands), pages sql-set, sql-reset, sql-dis
 sql-declare, sql-createtable; "System Administration Functions" (functions-admin), version 18.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -39,9 +40,10 @@ class SqlFacts:
 
     `pin` is the first thing in it that cannot be followed, `further_pins` are the others, `pins` all of them. `clears`
     is what would be gone after it: nothing that the same text sets again behind, nothing that it rolls back.
-    `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are parameters set back one by one, lower case.
-    `sets_parameters`: SET, SET LOCAL or set_config() of any parameter stands in it, also where nothing is left of that.
-    `deallocates` is the name in a text that is one DEALLOCATE of one statement.
+    `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are parameters set back one by one, lower case. `sets` are
+    parameters that it may leave changed for the session without the server's reporting it, lower case: what they are
+    then has to be asked for. `sets_parameters`: SET, SET LOCAL, RESET or set_config() stands in it, also where nothing
+    is left of that. `deallocates` is the name in a text that is one DEALLOCATE of one statement.
     """
 
     pin: PinReason | None = None
@@ -49,6 +51,7 @@ class SqlFacts:
     resets_parameters: bool = False
     further_pins: frozenset[PinReason] = frozenset()
     resets: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
     sets_parameters: bool = False
     deallocates: bytes | None = None
 
@@ -111,6 +114,7 @@ class Inspection:
         self._clears: frozenset[PinReason] = frozenset()
         self._resets_parameters = False
         self._resets: frozenset[str] = frozenset()
+        self._sets: frozenset[str] = frozenset()
         self._sets_parameters = False
         self._deallocates: bytes | None = None
         self._count = 0
@@ -125,6 +129,7 @@ class Inspection:
             self._resets_parameters,
             frozenset(pins[1:]),
             self._resets,
+            self._sets,
             self._sets_parameters,
             self._deallocates if self._count == 1 else None,
         )
@@ -160,16 +165,28 @@ class Inspection:
             return
         if words and words[0].is_word(b"session"):
             del words[0]
-        for spelling, reason in _SET_SPELLINGS:
+        for spelling, parameters in _SET_SPELLINGS:
+            if _begins(words, spelling):
+                self._sets |= parameters - self._followed
+                return
+        for spelling, reason in _PINNING_SPELLINGS:
             if _begins(words, spelling):
                 self._set_spelt(words[len(spelling) :], reason)
                 return
         name, value = _parameter_name(words)
         self._resets |= {name} if _is_default(value) else set()
-        if name in self._followed and not _may_name_temporary_schema(name, value):
+        self._change(name, value, PinReason.SET)
+
+    def _change(self, name: str, value: list[Token], reason: PinReason) -> None:
+        """A parameter changes for the session: the server reports it, or can be asked, or nobody can know."""
+        if name in _OF_ONE_TRANSACTION:
             return
-        if name not in _OF_ONE_TRANSACTION:
-            self.pin(_PINNING_PARAMETERS.get(name, PinReason.SET))
+        if name in _PINNING_PARAMETERS:
+            self.pin(_PINNING_PARAMETERS[name])
+        elif _may_name_temporary_schema(name, value) or not _ASKABLE.match(name):
+            self.pin(reason)
+        elif name not in self._followed:
+            self._sets |= {name}
 
     def _set_spelt(self, value: list[Token], reason: PinReason) -> None:
         if reason is PinReason.SESSION_AUTHORIZATION and _begins(value, (b"default",)):
@@ -192,6 +209,7 @@ class Inspection:
             self._clear({_PINNING_PARAMETERS[name]})
         elif name not in _OF_ONE_TRANSACTION:  # one that is not followed may still stand in the client's startup packet
             self._resets |= {name}
+            self._change(name, [], PinReason.SET)
 
     def _discard(self, statement: list[Token]) -> None:
         if _begins(statement[1:], (b"all",)):
@@ -254,28 +272,33 @@ class Inspection:
                 self.pin(reason)
             elif function.text == b"set_config":
                 self._sets_parameters = True
-                behind = statement[index + 2 : index + 2 + _MAX_ARGUMENT_TOKENS]
-                if not self._is_followed_config(behind):
-                    self.pin(PinReason.SET_CONFIG)
+                self._set_config(statement[index + 2 : index + 2 + _MAX_ARGUMENT_TOKENS])
 
-    def _is_followed_config(self, behind: list[Token]) -> bool:
-        """Whether the arguments `behind` "set_config(" change nothing that outlives the transaction unseen."""
+    def _set_config(self, behind: list[Token]) -> None:
+        """`behind` are the arguments of set_config(name, value, is_local)."""
         name, value, local = _three_arguments(behind)
         if len(local) == 1 and local[0].is_word(b"true"):
-            return True
-        if len(name) != 1 or name[0].kind is not TokenKind.STRING:
-            return False
-        parameter = name[0].text.decode("utf-8", "replace").lower()
-        return parameter in self._followed and not _may_name_temporary_schema(parameter, value)
+            return
+        if len(name) != 1 or name[0].kind is not TokenKind.STRING or not name[0].text:
+            self.pin(PinReason.SET_CONFIG)
+        else:
+            self._change(name[0].text.decode("utf-8", "replace").lower(), value, PinReason.SET_CONFIG)
 
 
-_SET_SPELLINGS: Final = (
-    ((b"characteristics",), PinReason.SET),
+_SET_SPELLINGS: Final[tuple[tuple[tuple[bytes, ...], frozenset[str]], ...]] = (
+    (
+        (b"characteristics",),
+        frozenset({"default_transaction_deferrable", "default_transaction_isolation", "default_transaction_read_only"}),
+    ),
+    ((b"xml", b"option"), frozenset({"xmloption"})),
+)
+_PINNING_SPELLINGS: Final = (
     ((b"authorization",), PinReason.SESSION_AUTHORIZATION),
     ((b"role",), PinReason.SET_ROLE),
     ((b"seed",), PinReason.SET),
-    ((b"xml", b"option"), PinReason.SET),
 )
+# A name that means the same in current_setting(); and no parameter that has no value, as the seed of random().
+_ASKABLE: Final = re.compile(r"(?!seed\Z)[a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)*\Z")
 _PINNING_PARAMETERS: Final = {
     "role": PinReason.SET_ROLE,
     "session_authorization": PinReason.SESSION_AUTHORIZATION,

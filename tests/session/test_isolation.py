@@ -210,7 +210,7 @@ async def test_a_reset_sent_with_the_farewell_takes_no_startup_parameter_from_an
     [
         ("select pg_advisory_lock(42)", "select pg_advisory_unlock_all()"),
         ("listen parsed_only", "unlisten *"),
-        ("set work_mem = '1MB'", "reset all"),
+        ("set seed = 0.5", "reset all"),
         ("create temp table parsed_only (n int)", "discard temp"),
     ],
 )

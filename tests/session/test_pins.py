@@ -14,7 +14,7 @@ PINNING = {
     "temporary_table": "create temp table pins_temp (n int)",
     "advisory_lock": "select pg_advisory_lock(4711)",
     "prepare": "prepare pins_prepared as select 1",
-    "set": "set work_mem = '1MB'",
+    "set": "set seed to 0.5",
     "with_hold_cursor": "declare pins_cursor cursor with hold for select 1",
 }
 
@@ -41,7 +41,7 @@ async def test_state_that_cannot_be_followed_keeps_the_connection(
 @pytest.mark.parametrize(
     ("pin", "clear"),
     [("listen a", "unlisten *"), ("select pg_advisory_lock(1)", "select pg_advisory_unlock_all()"),
-     ("prepare p as select 1", "deallocate all"), ("set work_mem = '1MB'", "reset all"),
+     ("prepare p as select 1", "deallocate all"), ("set seed to 0.5", "reset all"),
      ("create temp table cleared (n int)", "discard temp")],
 )  # fmt: skip
 async def test_clearing_the_state_gives_the_connection_back(run_proxy: RunProxy, pin: str, clear: str) -> None:

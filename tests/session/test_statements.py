@@ -76,10 +76,9 @@ async def test_a_constant_is_read_by_the_settings_of_the_client(run_proxy: RunPr
     proxy = await run_proxy(**ONE)
     tokyo, utc = await proxy.connect(TimeZone="Asia/Tokyo"), await proxy.connect(TimeZone="UTC")
     sql = "select extract(epoch from timestamptz '2020-01-01 00:00')::int"
+    for client in (tokyo, utc):
+        await prepare(client, "s", sql)
     for client, expected in [(tokyo, 1577804400), (utc, 1577836800)] * 2:
-        if not client.__dict__.get("prepared"):
-            await prepare(client, "s", sql)
-            client.__dict__["prepared"] = True
         assert await run_prepared(client, "s") == str(expected)
 
 

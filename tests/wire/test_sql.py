@@ -3,7 +3,15 @@
 import pytest
 
 from proxy.wire import _prefilter, prefilter
-from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, inspect_sql, transaction_effect
+from proxy.wire.sql import (
+    FOLLOWED_PARAMETERS,
+    NEVER_CLEARED,
+    PLAIN,
+    PinReason,
+    SqlFacts,
+    inspect_sql,
+    transaction_effect,
+)
 
 try:
     from proxy.wire import _compiled
@@ -52,27 +60,18 @@ def both_prefilters(request, monkeypatch):
         ('select U&"pg\\005fadvisory_lock"(1)', "unknown"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "with_hold_cursor"),
         ("declare c insensitive scroll cursor with hold for select 1", "with_hold_cursor"),
-        ("SET search_path = a, b", "set"),
-        ("SET search_path TO DEFAULT", "set"),
-        ("SET SCHEMA 'a'", "set"),
-        ("SET SESSION statement_timeout = 0", "set"),
-        ("SET my.own = 1", "set"),
-        ("SET my.application_name = 1", "set"),
+        ("SET search_path = a, pg_temp", "set"),
+        ('SET "a b".c = 1', "set"),
         ("SET SEED TO 0.5", "set"),
-        ("SET XML OPTION DOCUMENT", "set"),
-        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "set"),
-        ("  -- a comment\n /* and /* one */ more */ set work_mem = 1", "set"),
+        ("  -- a comment\n /* and /* one */ more */ set role = bob", "set_role"),
         ("SET ROLE bob", "set_role"),
         ("SET SESSION ROLE NONE", "set_role"),
         ("SET role = 'bob'", "set_role"),
         ('SET "role" = bob', "set_role"),
         ("SET SESSION AUTHORIZATION bob", "session_authorization"),
         ("SET session_authorization TO bob", "session_authorization"),
-        ("SELECT set_config('search_path', 'a', false)", "set_config"),
-        ("SELECT set_config('search_path', 'a', $1)", "set_config"),
         ("SELECT set_config($1, $2, false)", "set_config"),
         ("SELECT set_config($1, $2, not true)", "set_config"),
-        ("SELECT set_config('a.b', (select 'x,true'), false)", "set_config"),
         ("SELECT set_config(setting_name => 'a.b', new_value => 'c', is_local => false)", "set_config"),
         ("SELECT set_config(", "set_config"),
         ("SELECT dblink_connect('x', 'y')", "session_function"),
@@ -114,31 +113,12 @@ def test_what_cannot_be_followed_pins(text, reason):
         "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1)",
         "SELECT pg_advisory_unlock(1)",
         "SELECT pg_advisory_lock FROM t",
-        "SET LOCAL work_mem = 1",
-        "SET LOCAL ROLE bob",
-        "SET LOCAL SESSION AUTHORIZATION bob",
         "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-        "SET transaction_isolation = 'serializable'",
         "SET CONSTRAINTS ALL DEFERRED",
-        "SET application_name = 'web'",
-        "SET SESSION client_encoding TO 'UTF8'",
-        "set names 'UTF8'",
-        "SET DateStyle = ISO, MDY",
-        "SET TIME ZONE 'Europe/Berlin'",
-        "SET SESSION TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE",
-        "SET \"TimeZone\" TO 'UTC'",
-        "SET IntervalStyle = iso_8601",
-        "SET standard_conforming_strings = on",
-        "SET default_transaction_read_only = on",
-        "SELECT set_config('search_path', 'a, b', true)",
-        "SELECT set_config($1, f(a, b), TRUE), 1",
-        "SELECT pg_catalog.set_config('TimeZone', 'UTC', false)",
         "PREPARE TRANSACTION 'x'",
         "DECLARE c CURSOR FOR SELECT 1",
         "DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1",
         "CLOSE c",
-        "DEALLOCATE q",
-        'DEALLOCATE "all"',
         "UNLISTEN jobs",
         "DISCARD PLANS",
         "ALTER ROLE bob SET search_path = a",
@@ -149,6 +129,70 @@ def test_what_cannot_be_followed_pins(text, reason):
 )
 def test_what_leaves_nothing_is_plain_and_the_same_object(text):
     assert inspect_sql(text.encode()) is PLAIN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET LOCAL work_mem = 1",
+        "SET LOCAL ROLE bob",
+        "SET LOCAL SESSION AUTHORIZATION bob",
+        "SET transaction_isolation = 'serializable'",
+        "SET application_name = 'web'",
+        "SET SESSION client_encoding TO 'UTF8'",
+        "SET DateStyle = ISO, MDY",
+        "SET TIME ZONE 'Europe/Berlin'",
+        "SET SESSION TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE",
+        "SET \"TimeZone\" TO 'UTC'",
+        "SET IntervalStyle = iso_8601",
+        "SET standard_conforming_strings = on",
+        "SET default_transaction_read_only = on",
+        "SELECT set_config('search_path', 'a, b', true)",
+        "SELECT set_config($1, f(a, b), TRUE), 1",
+        "SELECT pg_catalog.set_config('TimeZone', 'UTC', false)",
+    ],
+)
+def test_what_sets_a_parameter_and_leaves_nothing_unseen_says_only_that(text):
+    assert inspect_sql(text.encode()) == SqlFacts(sets_parameters=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("SET search_path = a, b", {"search_path"}),
+        ("SET SCHEMA 'a'", {"search_path"}),
+        ("SET SESSION statement_timeout = 0; SET lock_timeout TO 1", {"statement_timeout", "lock_timeout"}),
+        ("SET my.own = 1", {"my.own"}),
+        ("SET my.application_name = 1", {"my.application_name"}),
+        ("SET XML OPTION DOCUMENT", {"xmloption"}),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            {"default_transaction_deferrable", "default_transaction_isolation"},
+        ),
+        ("SET work_mem TO DEFAULT", {"work_mem"}),
+        ("RESET work_mem", {"work_mem"}),
+        ("SELECT set_config('search_path', 'a', false)", {"search_path"}),
+        ("SELECT set_config('lock_timeout', '1', $1)", {"lock_timeout"}),
+        ("SELECT set_config('a.b', (select 'x,true'), false)", {"a.b"}),
+    ],
+)
+def test_what_sets_a_parameter_unreported_names_it(text, names):
+    facts = inspect_sql(text.encode())
+    assert (facts.pin, facts.sets, facts.sets_parameters) == (None, names, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("DEALLOCATE q", b"q"),
+        ("deallocate prepare Q;", b"q"),
+        ('DEALLOCATE "all"', b"all"),
+        ("DEALLOCATE q; SELECT 1", None),
+        ("DEALLOCATE ALL", None),
+    ],
+)
+def test_one_deallocate_names_its_statement(text, name):
+    assert inspect_sql(text.encode()).deallocates == name
 
 
 @pytest.mark.parametrize(
@@ -183,7 +227,6 @@ def test_what_clears_session_state_says_so(text, clears):
         "SELECT pg_advisory_unlock_all() WHERE false",
         "BEGIN; UNLISTEN *; ROLLBACK",
         "UNLISTEN *; ROLLBACK TO a",
-        "BEGIN; RESET ALL; ABORT",
     ],
 )
 def test_what_may_not_have_happened_clears_nothing(text):
@@ -193,8 +236,14 @@ def test_what_may_not_have_happened_clears_nothing(text):
 def test_what_is_set_again_behind_is_not_cleared():
     facts = inspect_sql(b"DISCARD ALL; LISTEN a; SET x.y = 1")
     assert facts.pin is PinReason.LISTEN
-    assert facts.pins == {PinReason.LISTEN, PinReason.SET}
+    assert facts.pins == {PinReason.LISTEN}
     assert facts.clears == ALL_CLEARED - facts.pins
+    assert facts.sets == {"x.y"}
+
+
+def test_a_reset_that_is_rolled_back_resets_nothing():
+    facts = inspect_sql(b"BEGIN; RESET ALL; ABORT")
+    assert (facts.clears, facts.resets_parameters) == (frozenset(), False)
 
 
 def test_what_is_cleared_again_behind_pins_until_it_succeeded():
@@ -235,7 +284,6 @@ def test_parameters_that_go_back_to_their_default_are_named(text, names):
         ("SET search_path = E'pg\\x5ftemp'", True),
         ("SELECT set_config('search_path', 'pg_temp', false)", True),
         ("SELECT set_config('search_path', f('x'), false)", True),
-        ("SET statement_timeout = 1", True),
     ],
 )
 def test_a_server_that_reports_search_path_lets_it_be_followed(text, pins):

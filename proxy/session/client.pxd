@@ -11,7 +11,7 @@ from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
 from proxy.session.server cimport Holder, ServerConnection
 from proxy.session.session_state cimport SessionState
-from proxy.session.statements cimport ClientStatements
+from proxy.session.statements cimport ClientStatements, Statement
 from proxy.wire cimport prefilter
 from proxy.wire._compiled cimport Cursor
 
@@ -24,6 +24,7 @@ cdef int _LINKED
 cdef int _CLEANING
 cdef int _GONE
 cdef int _QUERY
+cdef int _SYNC
 cdef int _HEADER_BYTES
 
 
@@ -63,9 +64,22 @@ cdef class ClientConnection(Holder):
     cdef object _dialect
     cdef object _lone_timer
 
-    @cython.locals(server=ServerConnection, now=double)
     cpdef data_received(self, bytes data)
-    cpdef bint _is_usual_query(self, bytes data)
+    cpdef bint _may_be_usual(self)
+
+    @cython.locals(name_at=Py_ssize_t, parse_end=Py_ssize_t)
+    cpdef bint _sent_at_once(self, bytes data)
+
+    @cython.locals(server=ServerConnection, now=double)
+    cpdef bint _query_sent(self, bytes data)
+
+    @cython.locals(
+        server=ServerConnection, now=double, statements=ClientStatements, settings=Settings, statement=Statement,
+        name=bytes, own_name=bytes)
+    cpdef bint _bound_sent(self, bytes data, Py_ssize_t name_at)
+
+    @cython.locals(server=ServerConnection, now=double, statements=ClientStatements, text_at=Py_ssize_t)
+    cpdef bint _unnamed_sent(self, bytes data, Py_ssize_t parse_end)
 
     @cython.locals(server=ServerConnection, pool=Pool, settings=Settings)
     cpdef ServerConnection _link_at_once(self, bytes buffer, facts, double now)

@@ -34,7 +34,7 @@ from proxy.session.translation import Translation, held_from
 from proxy.session.transports import close_in_time
 from proxy.wire import messages, prefilter
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.framing import Fact, client_cursor
+from proxy.wire.framing import Fact, client_cursor, renamed
 from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PLAIN, PinReason, inspect_sql
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from proxy.session.frontdesk import Frontdesk, Identity
 
 _QUERY: Final = messages.QUERY
+_SYNC: Final = messages.SYNC
 _COPY_MESSAGES: Final = frozenset((messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 _HEADER_BYTES: Final = 5
 
@@ -178,17 +179,8 @@ class ClientConnection(Holder):
     # -- the socket -------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._phase == _IDLE and self._is_usual_query(data):
-            now = clock.now()
-            if self._gate.try_grant(self.id, self.class_name, now):
-                # The hot path, and the same as `_begin` for it.
-                server = self._link_at_once(data, None, now)
-                if server is not None:
-                    server.send_one(data, _QUERY)
-                    server.unnamed = NO_UNNAMED
-                    if self._statements is not None:
-                        self._statements.unnamed = NO_UNNAMED
-                return
+        if self._phase == _IDLE and self._may_be_usual() and self._sent_at_once(data):
+            return
         try:
             buffer, facts = self._cursor.feed(data)
             if not buffer:
@@ -202,15 +194,76 @@ class ClientConnection(Holder):
         except ProtocolViolation as violation:
             self._broke_protocol(violation)
 
-    def _is_usual_query(self, data: bytes) -> bool:
-        """One simple query that leaves nothing in the session, and nothing before it that is not done with."""
-        return (
-            not (self._is_clogged or self._one_statement)
-            and not self._backlog.size
-            and self._local is None
-            and self._cursor.is_one(data, _QUERY)
-            and not prefilter.may_matter(data, self._backslash_escapes, _HEADER_BYTES, len(data) - 1)
-        )
+    def _may_be_usual(self) -> bool:
+        """There is nothing before it that is not done with."""
+        return not (self._is_clogged or self._one_statement or self._backlog.size or self._local is not None)
+
+    def _sent_at_once(self, data: bytes) -> bool:
+        """The hot path, and the same as `_begin` for it: one whole unit that leaves nothing in the session."""
+        if self._cursor.is_one(data, _QUERY):
+            return self._query_sent(data)
+        if self._statements is None:
+            return False
+        name_at = self._cursor.bound_unit(data)
+        if name_at > 0:
+            return self._bound_sent(data, name_at)
+        parse_end = self._cursor.unnamed_unit(data)
+        return parse_end > 0 and self._unnamed_sent(data, parse_end)
+
+    def _query_sent(self, data: bytes) -> bool:
+        if prefilter.may_matter(data, self._backslash_escapes, _HEADER_BYTES, len(data) - 1):
+            return False
+        now = clock.now()
+        if not self._gate.try_grant(self.id, self.class_name, now):
+            return False
+        server = self._link_at_once(data, None, now)
+        if server is not None:
+            server.send_one(data, _QUERY)
+            server.unnamed = NO_UNNAMED
+            if self._statements is not None:
+                self._statements.unnamed = NO_UNNAMED
+        return True
+
+    def _bound_sent(self, data: bytes, name_at: int) -> bool:
+        """A statement that was prepared before is bound and executed."""
+        statements, settings = self._statements, self.settings
+        assert statements is not None, "asked before"
+        assert settings is not None, "an idle client has entered"
+        own_name = data[name_at : data.find(0, name_at)]
+        statement = statements.named.get(own_name)
+        if statement is None or statement.facts is not PLAIN or statement.folding is not settings.folding:
+            return False
+        now = clock.now()
+        if statement.is_stale or not self._gate.try_grant(self.id, self.class_name, now):
+            return False
+        server = self._link_at_once(data, None, now)
+        if server is None:
+            return True
+        name = server.statements.name_or_none(statement)
+        if name is None or server.statements.to_close:
+            self._forward(data, self._cursor.feed(data)[1])
+        else:
+            server.bound = statement
+            server.bound_name = own_name
+            server.send_one(renamed(data, name_at, name), _SYNC)
+        return True
+
+    def _unnamed_sent(self, data: bytes, parse_end: int) -> bool:
+        """A text is parsed as the unnamed statement, bound and executed."""
+        statements = self._statements
+        assert statements is not None, "asked before"
+        text_at = _HEADER_BYTES + 1
+        if prefilter.may_matter(data, self._backslash_escapes, text_at, data.find(0, text_at)):
+            return False
+        now = clock.now()
+        if not self._gate.try_grant(self.id, self.class_name, now):
+            return False
+        server = self._link_at_once(data, None, now)
+        if server is not None:
+            statements.keep_unnamed(data, 0, parse_end)
+            server.unnamed = statements.unnamed
+            server.send_one(data, _SYNC)
+        return True
 
     def _must_hold(self) -> bool:
         """It is not certain under which settings more would run.
@@ -322,7 +375,7 @@ class ClientConnection(Holder):
     def _link_at_once(self, buffer: bytes, facts: Sequence[Fact] | None, now: float) -> ServerConnection | None:
         """A slot was granted without a wait. Without an idle connection that is fit as it is, the unit is kept.
 
-        `facts` are those of the unit, None where it is one simple query.
+        `facts` are those of the unit, None where it has not been fed to the cursor.
         """
         self.holds_slot = True
         self._unbounded = False
@@ -336,7 +389,7 @@ class ClientConnection(Holder):
             self.server = server
             server.link(self)
             return server
-        self._keep(buffer, ((_QUERY, 0, len(buffer)),) if facts is None else facts)
+        self._keep(buffer, self._cursor.feed(buffer)[1] if facts is None else facts)
         self._phase = _DIALLING
         if server is not None:
             self.server_ready(server)

@@ -2,7 +2,7 @@
 
 from proxy.session.awaited cimport Awaited
 from proxy.session.parameters cimport Settings
-from proxy.session.statements cimport ServerStatements
+from proxy.session.statements cimport ServerStatements, Statement
 from proxy.wire._compiled cimport Cursor
 
 
@@ -41,6 +41,8 @@ cdef class ServerConnection:
     cdef public object pool
     cdef public ServerStatements statements
     cdef public bint has_sure_settings
+    cdef public Statement bound
+    cdef public bytes bound_name
     cdef public object replies
     cdef public bytes unnamed
     cdef public object loop

@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 from proxy.session import clock
 from proxy.session.awaited import Awaited
-from proxy.session.facts import facts_from
+from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
-from proxy.session.replies import COMPLETIONS, READY_AFTER, Replies
-from proxy.session.statements import NO_UNNAMED, ServerStatements
+from proxy.session.replies import COMPLETIONS, READY_AFTER, RESULT_CHANGED, Replies
+from proxy.session.statements import NO_UNNAMED, ServerStatements, Statement, StatementTable
 from proxy.session.transports import set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -104,6 +104,7 @@ class ServerOwner(Protocol):
     """What a server connection expects of its pool."""
 
     table: SettingsTable
+    statements: StatementTable
     max_statements: int
 
     def gone(self, server: "ServerConnection") -> None: ...
@@ -154,6 +155,8 @@ class ServerConnection:
         self.tells_ready = False  # the holder wants ready(): it has something to learn from the next answer
         self.statements = ServerStatements(pool.max_statements)
         self.replies = Replies()
+        self.bound: Statement | None = None  # by the last unit that was not looked at message by message
+        self.bound_name = b""  # the client's name of it
         self.has_sure_settings = True  # what its client has sent changes none, as far as can be seen
         self.unnamed = NO_UNNAMED  # the Parse of the unnamed statement it has: the very object that a client keeps
         self.idle_since = clock.now()
@@ -190,6 +193,8 @@ class ServerConnection:
             elif self._swallowing:
                 self._swallow(client, buffer, facts)
             else:
+                if self.bound is not None and facts and self.awaiting.first != INJECTED:
+                    buffer, facts = self._bound_answered(self.bound, buffer, facts)
                 client.transport.write(buffer)
                 if facts:
                     self._note(client, buffer, facts)
@@ -238,6 +243,7 @@ class ServerConnection:
         assert self._state == _IDLE, f"linked while {self.state}"
         self.client = client
         self.has_sure_settings = True
+        self.bound = None
         self._state = _LINKED
         if self.is_full:
             client.transport.pause_reading()
@@ -384,6 +390,23 @@ class ServerConnection:
         # What was told above may have sent the client away, a Terminate that had to wait for the answer for one.
         if self.client is client and self.is_clean and not self.told_fatal:
             client.unit_may_be_over()
+
+    def _bound_answered(
+        self, statement: Statement, buffer: bytes, facts: Sequence[Fact]
+    ) -> tuple[bytes, Sequence[Fact]]:
+        """An error in the answer may speak of the statement, by a name that the client does not know."""
+        own = self.statements.name_or_none(statement)
+        for kind, start, end in facts:
+            if kind == messages.ERROR_RESPONSE and end >= 0:
+                error = buffer[start:end]
+                if RESULT_CHANGED in error:
+                    self.pool.statements.renew(statement)
+                if own is not None and own in error:
+                    told = messages.message(messages.ERROR_RESPONSE, error[5:].replace(own, self.bound_name))
+                    behind = facts_moved(facts_from(facts, end), start + len(told))
+                    before = facts_until(facts, start)
+                    return buffer[:start] + told + buffer[end:], [*before, (kind, start, start + len(told)), *behind]
+        return buffer, facts
 
     def _ready(self, client: Holder, status: int) -> None:
         if not self.awaiting:

@@ -18,7 +18,7 @@ from typing import Final
 from proxy.session import refusals
 from proxy.session.examination import Dialect
 from proxy.session.parameters import Folding
-from proxy.session.replies import PASS, PASSES, READY, READY_AFTER, SAY, SWALLOWED, SWAP, Reply
+from proxy.session.replies import PASS, PASSES, READY, READY_AFTER, RESULT_CHANGED, SAY, SWALLOWED, SWAP, Reply
 from proxy.session.server import FAILED_STATUS, ServerConnection
 from proxy.session.statements import NO_UNNAMED, NONE, ClientStatements, Statement, StatementTable
 from proxy.wire import messages
@@ -35,9 +35,7 @@ _SAID_CLOSED: Final = messages.close_complete()
 # No statement has this name: it is described where an error is wanted, so that the server skips up to Sync.
 _NO_STATEMENT: Final = b"pgheadroom_no_statement"
 _FAILING: Final = messages.message(messages.DESCRIBE, b"S" + _NO_STATEMENT + b"\0")
-# The function of the server that raises "cached plan must not change result type", in the field R of the error.
 _NO_SUCH_STATEMENT: Final = "26000"  # comes before the state of the transaction is looked at
-_RESULT_CHANGED: Final = b"\0RRevalidateCachedQuery\0"
 
 
 class Translation:
@@ -183,7 +181,7 @@ class Translation:
         self, statement: Statement, name: bytes, server_name: bytes
     ) -> Callable[[bytes], bytes | None]:
         def failed(error: bytes) -> bytes | None:
-            if _RESULT_CHANGED in error:
+            if RESULT_CHANGED in error:
                 self._table.renew(statement)
             if server_name not in error:
                 return None

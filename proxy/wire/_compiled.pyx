@@ -6,7 +6,8 @@ Does not know: anything they do not.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcpy
 
 cdef extern from *:
     """
@@ -141,6 +142,65 @@ cdef class Cursor:
         self._skip = 0
         return True
 
+    cpdef Py_ssize_t bound_unit(self, bytes data) noexcept:
+        """Where the name of the statement begins in a Bind, behind which portals are used up to a Sync.
+
+        -1 where `data` is anything else, or not all of it: feeding it would return it whole.
+        """
+        cdef long long size = PyBytes_GET_SIZE(data)
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+        cdef const unsigned char *name
+        cdef long long behind
+        if self._skip != 0 or self._held is not None or size < HEADER_BYTES or at[0] != c"B":
+            return -1
+        if size > self._max_message_bytes:
+            return -1
+        behind = _length_at(at) + 1
+        if behind <= HEADER_BYTES or behind > size or not self._runs_to_sync(at, behind, size):
+            return -1
+        name = <const unsigned char *>memchr(at + HEADER_BYTES, 0, behind - HEADER_BYTES)
+        if name == NULL or memchr(name + 1, 0, behind - (name + 1 - at)) == NULL:
+            return -1
+        return name + 1 - at
+
+    cpdef Py_ssize_t unnamed_unit(self, bytes data) noexcept:
+        """Where the Parse of the unnamed statement ends, behind which that is bound and goes on as in `bound_unit`.
+
+        -1 where `data` is anything else.
+        """
+        cdef long long size = PyBytes_GET_SIZE(data)
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+        cdef long long behind, bind_end
+        if self._skip != 0 or self._held is not None or size <= HEADER_BYTES or at[0] != c"P" or at[HEADER_BYTES] != 0:
+            return -1
+        behind = _length_at(at) + 1
+        if behind <= HEADER_BYTES + 1 or behind > self._max_held_bytes or size - behind < HEADER_BYTES + 2:
+            return -1
+        if size > self._max_message_bytes:
+            return -1
+        if at[behind] != c"B" or at[behind + HEADER_BYTES] != 0 or at[behind + HEADER_BYTES + 1] != 0:
+            return -1
+        if memchr(at + HEADER_BYTES + 1, 0, behind - HEADER_BYTES - 1) == NULL:
+            return -1
+        bind_end = behind + _length_at(at + behind) + 1
+        if bind_end <= behind + HEADER_BYTES + 1 or not self._runs_to_sync(at, bind_end, size):
+            return -1
+        return behind
+
+    cdef bint _runs_to_sync(self, const unsigned char *data, long long at, long long size) noexcept:
+        """What stands from `at` on describes and executes portals, and ends with the one Sync."""
+        cdef long long length
+        while at <= size - HEADER_BYTES:
+            length = _length_at(data + at)
+            if data[at] == c"S":
+                return length == HEADER_BYTES - 1 and at + HEADER_BYTES == size
+            if length < HEADER_BYTES or length > self._max_small_message_bytes or at + HEADER_BYTES >= size:
+                return False
+            if data[at] != c"E" and (data[at] != c"D" or data[at + HEADER_BYTES] != c"P"):
+                return False
+            at += length + 1
+        return False
+
     @property
     def held_bytes(self):
         """Bytes fed that no feed has returned yet."""
@@ -219,6 +279,29 @@ cdef class Cursor:
                 self._missing = min(self._missing, HEAD_BYTES - size)
         self._held = bytearray(data[position:])
         return data[:position]
+
+
+cpdef bytes renamed(bytes data, Py_ssize_t name_at, bytes name):
+    """`data`, whose first message has a name at `name_at`, with another one in its place."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t name_size = PyBytes_GET_SIZE(name)
+    cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(data)
+    cdef const unsigned char *behind
+    if not HEADER_BYTES <= name_at < size:
+        raise ValueError("the name does not stand in the message")
+    behind = <const unsigned char *>memchr(at + name_at, 0, size - name_at)
+    if behind == NULL:
+        raise ValueError("the name does not end")
+    cdef Py_ssize_t name_end = behind - at
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size + name_size - (name_end - name_at))
+    cdef unsigned char *to = <unsigned char *>PyBytes_AS_STRING(result)
+    cdef unsigned int length = <unsigned int>(_length_at(at) + name_size - (name_end - name_at))
+    to[0] = at[0]
+    to[1], to[2], to[3], to[4] = length >> 24, length >> 16 & 255, length >> 8 & 255, length & 255
+    memcpy(to + HEADER_BYTES, at + HEADER_BYTES, name_at - HEADER_BYTES)
+    memcpy(to + name_at, PyBytes_AS_STRING(name), name_size)
+    memcpy(to + name_at + name_size, behind, size - name_end)
+    return result
 
 
 # -- the prefilter of `sql` ---------------------------------------------------------------------------------------------

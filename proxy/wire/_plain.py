@@ -27,6 +27,18 @@ from proxy.wire._types import (
 )
 
 _unpack_header = Struct(">Bi").unpack_from
+_BIND = ord("B")
+_DESCRIBE = ord("D")
+_EXECUTE = ord("E")
+_PARSE = ord("P")
+_SYNC = ord("S")
+
+
+def renamed(data: bytes, name_at: int, name: bytes) -> bytes:
+    """`data`, whose first message has a name at `name_at`, with another one in its place."""
+    name_end = data.index(0, name_at)
+    length = _unpack_header(data)[1] + len(name) - (name_end - name_at)
+    return b"".join((data[:1], length.to_bytes(4, "big"), data[HEADER_BYTES:name_at], name, data[name_end:]))
 
 
 class Cursor:
@@ -126,6 +138,48 @@ class Cursor:
             return False
         self._skip = 0
         return True
+
+    def bound_unit(self, data: bytes) -> int:
+        """Where the name of the statement begins in a Bind, behind which portals are used up to a Sync.
+
+        -1 where `data` is anything else, or not all of it: feeding it would return it whole.
+        """
+        if self._skip or self._held or not HEADER_BYTES <= len(data) <= self._max_message_bytes or data[0] != _BIND:
+            return -1
+        behind = 1 + _unpack_header(data)[1]
+        portal_end = data.find(0, HEADER_BYTES, behind)
+        if portal_end < 0 or data.find(0, portal_end + 1, behind) < 0 or not self._runs_to_sync(data, behind):
+            return -1
+        return portal_end + 1
+
+    def unnamed_unit(self, data: bytes) -> int:
+        """Where the Parse of the unnamed statement ends, behind which that is bound and goes on as in `bound_unit`.
+
+        -1 where `data` is anything else.
+        """
+        is_parse = len(data) > HEADER_BYTES and data[0] == _PARSE and not data[HEADER_BYTES]
+        if self._skip or self._held or not is_parse or len(data) > self._max_message_bytes:
+            return -1
+        behind = 1 + _unpack_header(data)[1]
+        if not HEADER_BYTES + 1 < behind <= len(data) - HEADER_BYTES or data[behind] != _BIND:
+            return -1
+        bind_end = behind + 1 + _unpack_header(data, behind)[1]
+        names = data[behind + HEADER_BYTES : behind + HEADER_BYTES + 2]
+        if names != b"\0\0" or data.find(0, HEADER_BYTES + 1, behind) < 0 or behind > self._max_held_bytes:
+            return -1
+        return behind if bind_end > behind + HEADER_BYTES + 1 and self._runs_to_sync(data, bind_end) else -1
+
+    def _runs_to_sync(self, data: bytes, at: int) -> bool:
+        """What stands from `at` on describes and executes portals, and ends with the one Sync."""
+        while HEADER_BYTES <= at <= len(data) - HEADER_BYTES:
+            kind, length = _unpack_header(data, at)
+            if kind == _SYNC:
+                return length == HEADER_BYTES - 1 and at + HEADER_BYTES == len(data)
+            is_of_portal = kind == _EXECUTE or (kind == _DESCRIBE and data[at + HEADER_BYTES : at + 6] == b"P")
+            if not is_of_portal or not HEADER_BYTES <= length <= self._max_small_message_bytes:
+                return False
+            at += length + 1
+        return False
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[Fact]]:
         """Take received bytes; return the bytes that may travel on, and the facts in them."""

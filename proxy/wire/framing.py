@@ -32,12 +32,12 @@ from proxy.wire import messages
 from proxy.wire._types import DEFAULT_MAX_HELD_BYTES, DEFAULT_MAX_MESSAGE_BYTES, NO_FACTS, Fact
 
 if TYPE_CHECKING:
-    from proxy.wire._plain import Cursor
+    from proxy.wire._plain import Cursor, renamed
 else:
     try:
-        from proxy.wire._compiled import Cursor
+        from proxy.wire._compiled import Cursor, renamed
     except ImportError:  # no compiler at install time
-        from proxy.wire._plain import Cursor
+        from proxy.wire._plain import Cursor, renamed
 
 __all__ = [
     "BACKEND_TYPES",
@@ -48,6 +48,7 @@ __all__ = [
     "Fact",
     "client_cursor",
     "login_cursor",
+    "renamed",
     "server_cursor",
 ]
 

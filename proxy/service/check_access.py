@@ -13,7 +13,7 @@ from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
 from proxy.service.config.users import load_users
 from proxy.service.findings import Reporter
-from proxy.service.tls import TlsFilesUnusable, listen_context, upstream_context
+from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_context
 
 _ALL_USERS_SHOWN = 5
 
@@ -107,7 +107,7 @@ def _report_contents(report: Reporter, tls: ListenTls) -> None:
     if tls.mode == "verify" and tls.client_ca is None:
         return
     try:
-        listen_context(tls)
+        tls_offer(tls)
     except TlsFilesUnusable as error:
         report.error(("listen", "tls"), str(error), "give PEM files that belong together")
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.service.config.model import ListenTls
 from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.session.encryption import TlsOffer
 from proxy.session.settings import SslMode
 
 _VERSIONS: Final = {
@@ -59,8 +60,8 @@ def _load_roots(context: ssl.SSLContext, url: UpstreamUrl) -> None:
     _load("upstream.url sslrootcert", roots, lambda: context.load_verify_locations(roots))
 
 
-def listen_context(tls: ListenTls) -> ssl.SSLContext | None:
-    """The context for clients, or None where there is no certificate to show. Raises TlsFilesUnusable."""
+def tls_offer(tls: ListenTls) -> TlsOffer | None:
+    """What clients are shown, or None where there is no certificate to show. Raises TlsFilesUnusable."""
     if tls.mode == "disable" or tls.cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,7 +72,17 @@ def listen_context(tls: ListenTls) -> ssl.SSLContext | None:
         roots = str(tls.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
         _load("listen.tls.client_ca", roots, lambda: context.load_verify_locations(roots))
-    return context
+    return TlsOffer(context, _first_certificate(tls.cert))
+
+
+def _first_certificate(chain: Path) -> bytes:
+    """The proxy's own: it stands first in the chain, which OpenSSL has read already."""
+    text = chain.read_text(errors="replace")
+    begin = text.find(ssl.PEM_HEADER)
+    end = text.find(ssl.PEM_FOOTER, begin)
+    if begin < 0 or end < 0:
+        raise TlsFilesUnusable(f"listen.tls.cert: {chain} holds no {ssl.PEM_HEADER}")
+    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)])
 
 
 def _load(setting: str, file: str, load: Callable[[], None]) -> None:

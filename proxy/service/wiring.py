@@ -7,7 +7,7 @@ Does not know: the running process, what the server says about itself.
 from proxy.service.config.model import Config
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
-from proxy.service.tls import listen_context, upstream_context
+from proxy.service.tls import tls_offer, upstream_context
 from proxy.session.settings import (
     AuthSettings,
     ClassBehaviour,
@@ -46,8 +46,8 @@ def listen_settings(config: Config) -> ListenSettings:
         host=listen.host or None,
         port=listen.port,
         unix_socket_dir=str(listen.unix_socket_dir) if listen.unix_socket_dir is not None else None,
-        ssl_context=listen_context(listen.tls),
-        ssl_required=listen.tls.mode in ("require", "verify"),
+        tls=tls_offer(listen.tls),
+        tls_required=listen.tls.mode in ("require", "verify"),
         login_timeout_seconds=listen.login_timeout,
         max_client_connections=listen.max_client_connections,
     )

@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.session import refusals
 from proxy.session.client import ClientConnection
+from proxy.session.encryption import ClientTls, TlsOffer, client_tls
 from proxy.session.frontdesk import Frontdesk, Identity
 from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
@@ -48,6 +49,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_startup",
         "_steps_queued",
         "_timer",
+        "_tls",
         "_urgency",
         "_who",
         "transport",
@@ -63,6 +65,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._is_encrypted = False
         self._is_lost = False
         self._steps_queued = 0
+        self._tls: ClientTls | None = None
         self._urgency = 0
         self._who: Identity | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -164,29 +167,29 @@ class ClientLoginProtocol(asyncio.Protocol):
         self.transport.close()
 
     def _answer_ssl_request(self, _: SSLRequest) -> None:
-        context = self._desk.settings.listen.ssl_context
-        if context is None or self._is_encrypted:
+        offer = self._desk.settings.listen.tls
+        if offer is None or self._is_encrypted:
             self.transport.write(b"N")
             return
         # Nothing may be read before the handshake reads it: the ClientHello would be lost.
         self.transport.pause_reading()
         self.transport.write(b"S")
-        self._desk.tasks.spawn(self._encrypt(), name="TLS handshake of a client")
+        self._desk.tasks.spawn(self._encrypt(offer), name="TLS handshake of a client")
 
-    async def _encrypt(self) -> None:
-        desk, context = self._desk, self._desk.settings.listen.ssl_context
-        assert context is not None, "S was answered"
+    async def _encrypt(self, offer: TlsOffer) -> None:
+        desk = self._desk
         self._is_encrypted = True
         seconds = desk.settings.listen.login_timeout_seconds
         try:
             transport = await desk.loop.start_tls(
-                self.transport, self, context, server_side=True, ssl_handshake_timeout=seconds
+                self.transport, self, offer.context, server_side=True, ssl_handshake_timeout=seconds
             )
         except (OSError, TimeoutError) as error:
             desk.log.info("client_tls_failed", why=str(error))
             self.transport.abort()
             return
         assert transport is not None, "start_tls returns the new transport"
+        self._tls = client_tls(transport, offer)
         self.connection_made(transport)
 
     # -- authentication -----------------------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         listen = self._desk.settings.listen
         if self._desk.draining:
             return refusals.shutting_down_new()
-        if listen.ssl_required and not self._is_encrypted and not self._is_unix():
+        if listen.tls_required and not self._is_encrypted and not self._is_unix():
             return refusals.tls_required()
         if self._desk.connected > listen.max_client_connections:
             return refusals.too_many_clients(listen.max_client_connections)
@@ -288,6 +291,7 @@ class ClientLoginProtocol(asyncio.Protocol):
             address=None if self._is_unix() else peer[0],
             minor_version=min(startup.minor, NEWEST_MINOR_VERSION),
             parameters=parameters,
+            tls=self._tls,
         )
 
 

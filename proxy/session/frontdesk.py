@@ -19,6 +19,7 @@ from proxy.admission.classification import Classifier
 from proxy.session import clock
 from proxy.session.cancel import CancelKeys, Canceller
 from proxy.session.client import ClientConnection
+from proxy.session.encryption import ClientTls
 from proxy.session.gate import Door, Gate
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
@@ -40,6 +41,7 @@ class Identity:
     address: str | None  # None on a unix socket
     minor_version: int
     parameters: Mapping[str, str]
+    tls: ClientTls | None = None  # None: the leg is not encrypted
 
     def log_keys(self) -> dict[str, str]:
         return {

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from proxy.session.encryption import TlsOffer
 from proxy.wire.passwords import StoredPassword
 
 
@@ -51,8 +52,8 @@ class ListenSettings:
     host: str | None
     port: int
     unix_socket_dir: str | None
-    ssl_context: ssl.SSLContext | None
-    ssl_required: bool
+    tls: TlsOffer | None
+    tls_required: bool
     login_timeout_seconds: float
     max_client_connections: int
 

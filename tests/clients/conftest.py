@@ -13,7 +13,8 @@ import pytest
 from proxy.demo.postgres import PostgresServer
 from proxy.demo.serving import ProxyProcess
 from tests.clients.ways import Target, Way, assert_left_quiet
-from tests.support.debian import DebianPostgres, make_certificates
+from tests.support.certificates import make_certificates
+from tests.support.debian import DebianPostgres
 from tests.support.proxies import plain_config, users_file
 
 # Room for a dozen clients of a test that all pin; one budget for both pool modes, told apart by application_name.

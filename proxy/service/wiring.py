@@ -48,6 +48,7 @@ def listen_settings(config: Config) -> ListenSettings:
         unix_socket_dir=str(listen.unix_socket_dir) if listen.unix_socket_dir is not None else None,
         tls=tls_offer(listen.tls),
         tls_required=listen.tls.mode in ("require", "verify"),
+        client_certificate_required=listen.tls.mode == "verify",
         login_timeout_seconds=listen.login_timeout,
         max_client_connections=listen.max_client_connections,
     )

@@ -12,8 +12,9 @@ from typing import Final
 
 from proxy.session import refusals
 from proxy.session.client import ClientConnection
-from proxy.session.encryption import ClientTls, TlsOffer, client_tls
+from proxy.session.encryption import ClientTls, TlsOffer, client_tls, tls_reason
 from proxy.session.frontdesk import Frontdesk, Identity
+from proxy.session.handshake import ALPN_PROTOCOL, FIRST_BYTE_OF_TLS, accept_tls
 from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
 from proxy.session.transports import as_protocol, set_up
@@ -42,7 +43,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_client",
         "_cursor",
         "_desk",
+        "_has_said_nothing",
         "_is_encrypted",
+        "_is_in_handshake",
         "_is_lost",
         "_login",
         "_reader",
@@ -62,7 +65,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._login: ClientLogin | None = None
         self._cursor: Cursor | None = None
         self._client: ClientConnection | None = None
+        self._has_said_nothing = True
         self._is_encrypted = False
+        self._is_in_handshake = False
         self._is_lost = False
         self._steps_queued = 0
         self._tls: ClientTls | None = None
@@ -79,6 +84,8 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._timer = desk.loop.call_later(desk.settings.listen.login_timeout_seconds, self._timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_lost:
+            return
         self._is_lost = True
         self._stop_timer()
         if self._client is not None:
@@ -87,6 +94,10 @@ class ClientLoginProtocol(asyncio.Protocol):
             self._desk.connected -= 1
 
     def data_received(self, data: bytes) -> None:
+        if self._has_said_nothing:
+            self._has_said_nothing = False
+            if data[0] == FIRST_BYTE_OF_TLS and self._begins_direct_tls(data):
+                return
         self._queue_step(partial(self._take, data))
 
     def _queue_step(self, work: Callable[[], None]) -> None:
@@ -131,7 +142,9 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def _fail(self, error: ErrorFields) -> None:
         self._stop_timer()
-        if not self.transport.is_closing():
+        if self._is_in_handshake:
+            self.transport.abort()  # plaintext in the middle of it would say nothing
+        elif not self.transport.is_closing():
             self.transport.write(messages.error_response(error))
             self.transport.close()
 
@@ -176,21 +189,38 @@ class ClientLoginProtocol(asyncio.Protocol):
         self.transport.write(b"S")
         self._desk.tasks.spawn(self._encrypt(offer), name="TLS handshake of a client")
 
-    async def _encrypt(self, offer: TlsOffer) -> None:
+    def _begins_direct_tls(self, data: bytes) -> bool:
+        """The client opens with the handshake itself, as libpq 17 and later do with sslnegotiation=direct."""
+        offer = self._desk.settings.listen.tls
+        if offer is None or self._is_unix():
+            return False
+        self.transport.pause_reading()  # the rest of it is for the handshake to read
+        self._desk.tasks.spawn(self._encrypt(offer, data), name="TLS handshake of a client")
+        return True
+
+    async def _encrypt(self, offer: TlsOffer, received: bytes = b"") -> None:
         desk = self._desk
-        self._is_encrypted = True
+        self._is_encrypted = self._is_in_handshake = True
         seconds = desk.settings.listen.login_timeout_seconds
         try:
-            transport = await desk.loop.start_tls(
-                self.transport, self, offer.context, server_side=True, ssl_handshake_timeout=seconds
-            )
+            transport = await accept_tls(self.transport, self, offer, timeout_seconds=seconds, received=received)
         except (OSError, TimeoutError) as error:
-            desk.log.info("client_tls_failed", why=str(error))
-            self.transport.abort()
+            self._handshake_failed(error)
             return
-        assert transport is not None, "start_tls returns the new transport"
+        self._is_in_handshake = False
         self._tls = client_tls(transport, offer)
         self.connection_made(transport)
+        # Required as by the server: else a client of another protocol could be made to speak to this port.
+        if received and self._tls.alpn_protocol != ALPN_PROTOCOL:
+            desk.measures.protocol_violations["startup"] += 1
+            self._fail(refusals.direct_tls_without_alpn())
+
+    def _handshake_failed(self, error: Exception) -> None:
+        self._desk.measures.client_tls_failures += 1
+        peer = self.transport.get_extra_info("peername")
+        self._desk.log.info("client_tls_failed", why=tls_reason(error), address=peer[0] if peer else "unix")
+        self.transport.abort()
+        self.connection_lost(error)
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
@@ -219,9 +249,14 @@ class ClientLoginProtocol(asyncio.Protocol):
             return refusals.shutting_down_new()
         if listen.tls_required and not self._is_encrypted and not self._is_unix():
             return refusals.tls_required()
+        if listen.client_certificate_required and not self._is_verified() and not self._is_unix():
+            return refusals.client_certificate_required()
         if self._desk.connected > listen.max_client_connections:
             return refusals.too_many_clients(listen.max_client_connections)
         return None
+
+    def _is_verified(self) -> bool:
+        return self._tls is not None and self._tls.is_verified
 
     def _is_unix(self) -> bool:
         return not isinstance(self.transport.get_extra_info("peername"), tuple)

@@ -1,6 +1,6 @@
 """What TLS is about on one connection: what is shown, who the peer proved to be.
 
-Owns: these facts as values, and reading them off a transport.
+Owns: these facts as values, reading them off a transport, the context that makes them.
 Does not know: files, modes, when a handshake happens, what authentication makes of the facts.
 Source: PostgreSQL manual, "SASL Authentication" (sasl-authentication): channel binding tls-server-end-point hashes the
 certificate of the server's side of a leg. Towards clients that is the proxy's own, towards the server the server's.
@@ -8,7 +8,6 @@ certificate of the server's side of a leg. Towards clients that is the proxy's o
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
@@ -29,11 +28,55 @@ _SHORT_NAMES: Final = {
 _ESCAPED: Final = frozenset(',+"\\<>;')
 
 
+class HandshakeFailed(ssl.SSLError):
+    """`alert` is the record that tells the peer why; the cause is OpenSSL's own error."""
+
+    def __init__(self, why: str, alert: bytes) -> None:
+        super().__init__(why)
+        self._why = why
+        self.alert = alert
+
+    def __str__(self) -> str:
+        return self._why
+
+
+class _ServerObject(ssl.SSLObject):
+    """Keeps what OpenSSL wants to tell the peer when a handshake fails: the loop throws it away with the connection."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            raise HandshakeFailed(tls_reason(error), self.outgoing.read()) from error
+
+
+class ServerContext(ssl.SSLContext):
+    """A context for the server's side whose failed handshakes can be told."""
+
+    sslobject_class = _ServerObject
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, cast("str | None", server_hostname), session)
+        cast("_ServerObject", made).outgoing = outgoing
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class TlsOffer:
     """What the proxy shows its clients. A reload makes a new one; connections keep the one they were made with."""
 
-    context: ssl.SSLContext
+    context: ServerContext
     certificate_der: bytes = field(repr=False)
 
 
@@ -46,6 +89,7 @@ class ClientTls:
     """
 
     certificate_der: bytes = field(repr=False)
+    alpn_protocol: str | None = None
     common_name: str | None = None
     distinguished_name: str | None = None
 
@@ -57,17 +101,30 @@ class ClientTls:
 
 def client_tls(transport: asyncio.BaseTransport, offer: TlsOffer) -> ClientTls:
     """The facts of a client's leg whose handshake is done under `offer`."""
-    shown = cast("Mapping[str, object] | None", transport.get_extra_info("peercert"))
+    tls = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
+    protocol = tls.selected_alpn_protocol()
+    shown = tls.getpeercert()
     if not shown:
-        return ClientTls(offer.certificate_der)
+        return ClientTls(offer.certificate_der, protocol)
     subject = cast("_Subject", shown.get("subject", ()))
-    return ClientTls(offer.certificate_der, _common_name(subject), _distinguished_name(subject))
+    return ClientTls(offer.certificate_der, protocol, _common_name(subject), _distinguished_name(subject))
 
 
 def server_certificate_der(transport: asyncio.BaseTransport) -> bytes | None:
     """The certificate the server has shown on this leg, verified or not; None where the leg is not encrypted."""
     tls = cast("ssl.SSLObject | None", transport.get_extra_info("ssl_object"))
     return None if tls is None else tls.getpeercert(binary_form=True)
+
+
+def tls_reason(error: Exception) -> str:
+    """Why a handshake failed, without OpenSSL's spelling of it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, HandshakeFailed):
+        return str(error)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or type(error).__name__
 
 
 def _common_name(subject: _Subject) -> str | None:

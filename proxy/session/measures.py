@@ -66,6 +66,7 @@ class Measures:
     protocol_violations: Counter[str] = field(default_factory=Counter)  # by side: client, server, startup
     login_failures: Counter[str] = field(default_factory=Counter)  # by SQLSTATE
     login_timeouts: int = 0
+    client_tls_failures: int = 0
     logins: int = 0
     dials: int = 0
     dial_failures: int = 0

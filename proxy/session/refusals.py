@@ -212,6 +212,16 @@ def tls_required() -> ErrorFields:
     return ErrorFields("FATAL", "28000", "this port takes TLS connections only", None, "use sslmode=require")
 
 
+def client_certificate_required() -> ErrorFields:
+    hint = "set sslcert and sslkey in the client; listen.tls.mode is verify"
+    return ErrorFields("FATAL", "28000", "connection requires a valid client certificate", None, hint)
+
+
+def direct_tls_without_alpn() -> ErrorFields:
+    text = 'a connection that begins with TLS must offer the ALPN protocol "postgresql"'
+    return ErrorFields("FATAL", "08P01", text, None, "use a client that knows sslnegotiation=direct")
+
+
 def no_replication() -> ErrorFields:
     hint = "connect to the server itself for replication"
     return ErrorFields("FATAL", "0A000", "replication connections are not supported", None, hint)

@@ -54,6 +54,7 @@ class ListenSettings:
     unix_socket_dir: str | None
     tls: TlsOffer | None
     tls_required: bool
+    client_certificate_required: bool
     login_timeout_seconds: float
     max_client_connections: int
 

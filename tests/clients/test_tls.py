@@ -12,6 +12,7 @@ import pytest
 from proxy.demo.postgres import PostgresServer
 from tests.clients.conftest import proxied
 from tests.clients.ways import Way
+from tests.support.certificates import issue, make_authority
 from tests.support.npm_postgres import NpmPostgres
 
 
@@ -52,12 +53,26 @@ def test_a_certificate_of_somebody_else_is_noticed_by_the_client(either: Way) ->
         psycopg.connect(**either.libpq(sslmode="verify-full", sslrootcert="system"))
 
 
-def test_direct_tls_ends_in_an_error_and_not_in_silence(either: Way) -> None:
-    """libpq 17 and later can begin with the handshake itself (sslnegotiation=direct); this port wants to be asked."""
-    if psycopg.pq.version() < 170_000:
-        pytest.skip("this libpq knows no sslnegotiation")
-    with pytest.raises(psycopg.OperationalError) as caught:
-        psycopg.connect(**either.libpq(sslmode="require", sslnegotiation="direct", connect_timeout=10))
+NEEDS_LIBPQ_17 = pytest.mark.skipif(psycopg.pq.version() < 170_000, reason="this libpq knows no sslnegotiation")
+
+
+@NEEDS_LIBPQ_17
+@pytest.mark.parametrize("sslmode", ["require", "verify-full"])
+def test_a_client_may_begin_with_the_handshake_itself(either: Way, sslmode: str) -> None:
+    with psycopg.connect(**either.libpq(sslmode=sslmode, sslnegotiation="direct")) as connection:
+        assert connection.pgconn.ssl_in_use
+        row = connection.execute("SELECT repeat('x', 1000000), length(%s)", ["x" * 1_000_000]).fetchone()
+        assert row == ("x" * 1_000_000, 1_000_000)
+
+
+@NEEDS_LIBPQ_17
+def test_direct_tls_at_a_port_without_tls_ends_in_an_error_and_not_in_silence(
+    embedded_postgres_18: PostgresServer,
+) -> None:
+    with proxied(embedded_postgres_18) as target:
+        parameters = target.way("transaction").libpq(sslmode="require", sslnegotiation="direct", connect_timeout=10)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            psycopg.connect(**parameters)
     assert "timeout" not in str(caught.value)
 
 
@@ -69,15 +84,44 @@ def test_a_port_that_requires_tls_refuses_plaintext(embedded_postgres_16: Postgr
             psycopg.connect(**way.libpq(sslmode="disable"))
 
 
-def test_a_client_certificate_is_demanded_and_accepted(
-    embedded_postgres_16: PostgresServer, certificates: Path
-) -> None:
-    mine = {"sslcert": str(certificates / "server.crt"), "sslkey": str(certificates / "server.key")}
+def keys(certificates: Path, name: str) -> dict[str, str]:
+    return {"sslcert": str(certificates / f"{name}.crt"), "sslkey": str(certificates / f"{name}.key")}
+
+
+@pytest.fixture(scope="module")
+def verifying(embedded_postgres_16: PostgresServer, certificates: Path) -> Iterator[Way]:
+    """To a port that wants a certificate of its own CA from every client."""
+    issue(certificates, "client", subject="/CN=app")
+    issue(certificates, "expired", subject="/CN=app", days=-1)
+    make_authority(certificates, "other")
+    issue(certificates, "stranger", subject="/CN=app", authority="other")
     with proxied(embedded_postgres_16, certificates=certificates, tls_mode="verify") as target:
-        way = target.way("transaction-tls")
-        assert is_encrypted_upstream(way, **mine) is False
-        with pytest.raises(psycopg.OperationalError):
-            psycopg.connect(**way.libpq(sslcert="/nonexistent", sslkey="/nonexistent"))
+        yield target.way("transaction-tls")
+
+
+def test_a_client_certificate_is_accepted(verifying: Way, certificates: Path) -> None:
+    assert is_encrypted_upstream(verifying, **keys(certificates, "client")) is False
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nonexistent", "connection requires a valid client certificate"),
+        ("stranger", "alert unknown ca"),
+        ("expired", "alert certificate expired"),
+    ],
+)
+def test_a_client_reads_what_is_wrong_with_its_certificate(
+    verifying: Way, certificates: Path, name: str, told: str, version: str
+) -> None:
+    with pytest.raises(psycopg.OperationalError, match=told):
+        psycopg.connect(**verifying.libpq(ssl_max_protocol_version=version, **keys(certificates, name)))
+
+
+def test_a_port_that_verifies_takes_no_plaintext(verifying: Way) -> None:
+    with pytest.raises(psycopg.OperationalError, match="TLS"):
+        psycopg.connect(**verifying.libpq(sslmode="disable"))
 
 
 @pytest.mark.parametrize("version", [13, 17, 18])

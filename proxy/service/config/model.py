@@ -57,11 +57,13 @@ class ListenTls(Section):
         Literal["disable", "allow", "require", "verify"], fields.choice("disable", "allow", "require", "verify")
     ] = Field(
         default="allow",
-        description="disable, allow (where cert is given), require, or verify the client's certificate too",
+        description="disable, allow (where cert is given), require, or verify: require a client's certificate too",
     )
     cert: OptionalFile = Field(default=None, description="certificate chain shown to clients, PEM")
     key: OptionalFile = Field(default=None, description="its private key, PEM")
-    client_ca: OptionalFile = Field(default=None, description="CA of client certificates, for verify")
+    client_ca: OptionalFile = Field(
+        default=None, description="CA that signs clients' certificates; those shown are verified in every mode"
+    )
 
 
 class Listen(Section):

@@ -156,13 +156,14 @@ class PostgresServer:
         self._wait_until_ready(self._server, time.monotonic() + timeout_seconds)
 
     def _wait_until_ready(self, server: subprocess.Popen[bytes], deadline: float) -> None:
-        """As pg_ctl does: the last line of postmaster.pid says "ready" (and the first one names this process)."""
+        """As pg_ctl does: the last line of postmaster.pid says "ready", or "standby" where it is one (and the first one
+        names this process)."""
         pid_file = self.data_directory / "postmaster.pid"
         while time.monotonic() < deadline:
             if server.poll() is not None:
                 break
             lines = pid_file.read_text().split("\n") if pid_file.exists() else []
-            if lines and lines[0] == str(server.pid) and len(lines) > 7 and lines[7].strip() == "ready":
+            if lines and lines[0] == str(server.pid) and len(lines) > 7 and lines[7].strip() in ("ready", "standby"):
                 return
             time.sleep(0.01)
         self.kill()

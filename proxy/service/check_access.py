@@ -13,7 +13,7 @@ from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
 from proxy.service.config.users import load_users
 from proxy.service.findings import Reporter
-from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_context
+from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_tls
 
 _ALL_USERS_SHOWN = 5
 
@@ -62,11 +62,9 @@ def _report_upstream(report: Reporter, config: Config) -> None:
         if port == listen.port and listen.host and is_loopback(host) and _covers_loopback(listen.host):
             text = f"{host}:{port} is the proxy itself"
             report.error(("upstream", "url"), text, "give PostgreSQL's own port, or move listen.port")
-    if len(url.hosts) > 1:
-        text = f"{len(url.hosts)} hosts, and only the first, {url.hosts[0].host}, is dialled"
-        report.warning(("upstream", "url"), text, "name the primary first, or a name that follows it")
+    _report_choice_of_host(report, config)
     try:
-        upstream_context(url)
+        upstream_tls(url)
     except TlsFilesUnusable as error:
         report.error(("upstream", "url"), str(error).removeprefix("upstream.url "), "correct the path in the URL")
     remote = [host.host for host in url.hosts if not host.is_unix_socket and not is_loopback(host.host)]
@@ -75,6 +73,19 @@ def _report_upstream(report: Reporter, config: Config) -> None:
         report.warning(
             ("upstream", "url"), text, "write sslmode=verify-full with sslrootcert, or at least sslmode=require"
         )
+
+
+def _report_choice_of_host(report: Reporter, config: Config) -> None:
+    url, here = config.upstream.url, ("upstream", "url")
+    if len(url.hosts) > 1 and url.target_session_attrs == "any":
+        text = f"{len(url.hosts)} hosts and target_session_attrs=any: whichever answers is used, a standby too"
+        report.warning(here, text, "write target_session_attrs=read-write, or what the clients need")
+    if url.load_balance_hosts == "random" and url.target_session_attrs in {"read-write", "primary"}:
+        text = f"load_balance_hosts=random with target_session_attrs={url.target_session_attrs}: there is one such host"
+        report.warning(here, text, "leave load_balance_hosts out")
+    if config.upstream.server_name is not None and url.sslmode != "verify-full":
+        text = f"sslmode={url.sslmode} compares no names"
+        report.warning(("upstream", "server_name"), text, "write sslmode=verify-full, or leave server_name out")
 
 
 def _covers_loopback(host: str) -> bool:

@@ -58,6 +58,7 @@ CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
 # Counters without labels: name, help, how it is read.
 PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
     ("logins", "Clients that logged in.", lambda m: m.logins),
+    ("upstream_moves", "Changes of the host or address that is dialled.", lambda m: m.upstream_moves),
     (
         "client_tls_failures",
         "TLS handshakes of clients that came to nothing.",

@@ -19,6 +19,7 @@ from proxy.service.check import findings
 from proxy.service.config.loading import config_hash
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding, Severity
+from proxy.service.host_watch import HostWatch
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom
 from proxy.service.running_view import RunningView
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
@@ -70,6 +71,7 @@ class Process:
         )
         self.listener = Listener(self.desk)
         self.watch = ServerWatch(self.desk, self._learnt)
+        self.host_watch = HostWatch(self.desk, self._upstream_moved)
         self.switches: dict[str, Switch] = {}
         self.budget_is_known = config.budget.total != "auto"
         self.draining = False
@@ -103,6 +105,7 @@ class Process:
         await self.listener.start()
         await self.http.start()
         self.tasks.spawn(self.watch.run(), name="server watch")
+        self.tasks.spawn(self.host_watch.run(), name="host watch")
         return problems
 
     @staticmethod
@@ -111,6 +114,10 @@ class Process:
         if errors:
             raise BudgetCannotHold(errors)
         return found
+
+    def _upstream_moved(self) -> None:
+        """Another server may have other limits."""
+        self.tasks.spawn(self.watch.ask_and_log(), name="facts of another server")
 
     def _learnt(self, facts: ServerFacts) -> None:
         """The server has told its limits: with `total: auto` they make the budget."""
@@ -137,7 +144,7 @@ class Process:
         """Take over a new configuration whole. Returns what changed, a line per class.
 
         Raises BudgetCannotHold, ConfigError and TlsFilesUnusable, and then nothing has changed. Addresses to listen on
-        and the upstream are kept until a restart.
+        and the upstream's hosts are kept until a restart; certificates are read again on both legs.
         """
         settings = session_settings(config)
         self._refuse_impossible(findings(config, self.watch.facts))
@@ -145,6 +152,7 @@ class Process:
         changes = _changes(self.controller.settings, budget_settings(config, total))
         self.config, self.config_hash = config, config_hash(config)
         self.desk.adopt(settings, classifier(config))
+        self.registry.connector.adopt_tls(settings.upstream.tls)
         self._adopt(budget_settings(config, total))
         self.desk.reclassify()
         return changes

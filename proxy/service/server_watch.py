@@ -12,6 +12,7 @@ import structlog
 
 from proxy.admission.classes import INTERNAL_CLASS, ClientId
 from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.service.config.model import Upstream
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.wiring import upstream_settings
@@ -148,9 +149,9 @@ class ServerWatch:
                 pass
             else:
                 await asyncio.sleep(connector.seconds_until_retry)
-            await self._ask_and_log()
+            await self.ask_and_log()
 
-    async def _ask_and_log(self) -> None:
+    async def ask_and_log(self) -> None:
         was_down = self._desk.registry.connector.down is not None
         try:
             await self.ask()
@@ -196,7 +197,7 @@ class ServerWatch:
 
 def read_server_facts(url: UpstreamUrl) -> ServerFacts:
     """One look at the server by a command that is no proxy. Raises ServerUnreachable and TlsFilesUnusable."""
-    return asyncio.run(_ask_once(upstream_settings(url), url.connect_timeout_seconds))
+    return asyncio.run(_ask_once(upstream_settings(Upstream(url=url)), url.connect_timeout_seconds))
 
 
 async def _ask_once(upstream: UpstreamSettings, connect_timeout_seconds: int | None) -> ServerFacts:

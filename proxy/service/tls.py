@@ -14,7 +14,7 @@ from proxy.service.config.model import ListenTls
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.session.encryption import ServerContext, TlsOffer
 from proxy.session.handshake import ALPN_PROTOCOL
-from proxy.session.settings import SslMode
+from proxy.session.settings import SslMode, UpstreamTls
 
 _VERSIONS: Final = {
     "TLSv1": ssl.TLSVersion.TLSv1,
@@ -28,15 +28,30 @@ class TlsFilesUnusable(Exception):  # noqa: N818 - says what is
     """A certificate, key or CA file cannot be used; the text names the setting and the file."""
 
 
-def upstream_context(url: UpstreamUrl) -> ssl.SSLContext | None:
-    """The context for dialling the server, or None where sslmode never encrypts. Raises TlsFilesUnusable."""
+def upstream_tls(url: UpstreamUrl, server_name: str | None = None) -> UpstreamTls:
+    """How the server is dialled. `server_name` is wanted in its certificate instead of the host. Raises
+    TlsFilesUnusable."""
     mode = SslMode(url.sslmode)
-    if mode in (SslMode.DISABLE, SslMode.ALLOW):
-        return None
+    if mode is SslMode.DISABLE:
+        return UpstreamTls()
+    any_name = None
+    if mode is SslMode.VERIFY_FULL:
+        any_name = _upstream_context(url, SslMode.VERIFY_CA)
+    return UpstreamTls(
+        context=_upstream_context(url, mode),
+        any_name=any_name,
+        server_name=server_name,
+        sends_name=url.sslsni,
+        is_direct=url.sslnegotiation == "direct",
+    )
+
+
+def _upstream_context(url: UpstreamUrl, mode: SslMode) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _VERSIONS[url.ssl_min_protocol_version]
     if url.ssl_max_protocol_version is not None:
         context.maximum_version = _VERSIONS[url.ssl_max_protocol_version]
+    context.set_alpn_protocols([ALPN_PROTOCOL])
     # As libpq: a root certificate makes "require" verify like verify-ca.
     verifies = mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL) or url.sslrootcert is not None
     context.check_hostname = mode is SslMode.VERIFY_FULL

@@ -4,10 +4,9 @@ Owns: this translation, reading the users file on the way.
 Does not know: the running process, what the server says about itself.
 """
 
-from proxy.service.config.model import Config
-from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.service.config.model import Config, Upstream
 from proxy.service.config.users import load_users
-from proxy.service.tls import tls_offer, upstream_context
+from proxy.service.tls import tls_offer, upstream_tls
 from proxy.session.settings import (
     AuthSettings,
     ClassBehaviour,
@@ -15,8 +14,10 @@ from proxy.session.settings import (
     ListenSettings,
     PoolMode,
     PoolSettings,
+    SessionAttrs,
     SessionSettings,
     SslMode,
+    UpstreamHost,
     UpstreamSettings,
 )
 from proxy.wire.passwords import StoredPassword
@@ -26,7 +27,7 @@ def session_settings(config: Config) -> SessionSettings:
     """Raises ConfigError for the users file and TlsFilesUnusable for certificates."""
     return SessionSettings(
         listen=listen_settings(config),
-        upstream=upstream_settings(config.upstream.url),
+        upstream=upstream_settings(config.upstream),
         auth=auth_settings(config),
         pool=pool_settings(config),
         limits=LimitSettings(
@@ -54,18 +55,20 @@ def listen_settings(config: Config) -> ListenSettings:
     )
 
 
-def upstream_settings(url: UpstreamUrl) -> UpstreamSettings:
-    """The first host of the URL; `hostaddr` is what is dialled where it is given."""
-    host = url.hosts[0]
+def upstream_settings(upstream: Upstream) -> UpstreamSettings:
+    url = upstream.url
     return UpstreamSettings(
-        host=url.addresses[0] or host.host,
-        port=host.port,
-        server_name=host.host,
+        hosts=tuple(
+            UpstreamHost(host.host, host.port, address) for host, address in zip(url.hosts, url.addresses, strict=True)
+        ),
         user=url.user,
         password=url.password,
         database=url.database,
         ssl_mode=SslMode(url.sslmode),
-        ssl_context=upstream_context(url),
+        tls=upstream_tls(url, upstream.server_name),
+        wanted=SessionAttrs(url.target_session_attrs),
+        balances_load=url.load_balance_hosts == "random",
+        check_seconds=upstream.check_hosts,
         protocol_minor=url.protocol_minor,
     )
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from proxy.session.connector import Connector, DialFailed
+from proxy.session.connector import Connector, DialFailed, Route
 from proxy.session.measures import Measures
 from proxy.session.server import ServerConnection
 from proxy.session.tasks import TaskGroup
@@ -92,7 +92,7 @@ class Canceller:
     async def _carry(self, server: ServerConnection) -> None:
         arrived = False
         try:
-            arrived = await self._send(encode_cancel_request(server.process_id, server.secret_key))
+            arrived = await self._send(encode_cancel_request(server.process_id, server.secret_key), server.route)
         finally:
             server.cancels_under_way -= 1
             if not arrived:
@@ -100,11 +100,13 @@ class Canceller:
             if server.client is not None:
                 server.client.cancel_over()
 
-    async def _send(self, request: bytes) -> bool:
+    async def _send(self, request: bytes, route: Route | None) -> bool:
+        """To the same address as the connection that it names: of several hosts the others would not know it."""
+        assert route is not None, "a connection that serves clients was dialled along a route"
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_CANCEL_TIMEOUT_SECONDS):
-                await self._connector.open(lambda: _CancelConnection(request, closed))
+                await self._connector.open(lambda _: _CancelConnection(request, closed), route)
                 await closed
         except (DialFailed, TimeoutError) as failure:
             log.warning("cancel_not_delivered", why=str(failure) or "timeout")

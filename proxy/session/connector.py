@@ -1,65 +1,32 @@
-"""Dialling the server: TCP or unix socket, TLS, a bound on dials under way, and knowing when it is down.
+"""Dialling the server: which way, a bound on dials under way, and knowing when it is down.
 
-Owns: how a transport to the server comes about, the backoff while the server is down.
-Does not know: pools, slots, who asked.
-Source: PostgreSQL manual, "SSL Session Encryption" (protocol-flow), "SSL Support" (libpq-ssl).
+Owns: the order of hosts and of attempts with and without TLS, what a failed dial means, the backoff while the server
+is down.
+Does not know: sockets (`dialling`), pools, slots, who asked.
+Source: PostgreSQL manual, "SSL Mode Descriptions" (libpq-ssl), `target_session_attrs` (libpq-connect).
 """
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable
-from typing import Protocol, TypeVar, cast
+from dataclasses import replace
+from typing import Final
 
-from proxy.session.settings import PoolSettings, SslMode, UpstreamSettings
-from proxy.session.transports import Receiver, as_stream
+from proxy.session.dialling import Dialler, P
+from proxy.session.hosts import Hosts, resolver
+from proxy.session.question import OwnQueryFailed
+from proxy.session.roles import ask_role, complaint_or_none, role_told
+from proxy.session.routes import DialFailed, Route, Target
+from proxy.session.server import ServerConnection
+from proxy.session.settings import PoolSettings, SessionAttrs, SslMode, UpstreamSettings, UpstreamTls
 from proxy.session.urgency import Turns
 from proxy.wire.messages import ErrorFields
-from proxy.wire.startup import encode_ssl_request
 
+__all__ = ["Connector", "DialFailed", "Route"]
 
-class Dialling(Receiver, Protocol):
-    """What is to read a socket that is opened for it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-
-P = TypeVar("P", bound=Dialling)
-
-
-class DialFailed(Exception):  # noqa: N818 - says what happened
-    """No usable server connection came of a dial.
-
-    `fields` are the server's own error where it gave one. `is_outage` tells whether the server as a whole cannot be
-    used (nobody can log in), as opposed to an answer to this user and database.
-    """
-
-    def __init__(self, fields: ErrorFields, *, is_outage: bool) -> None:
-        super().__init__(fields.message)
-        self.fields = fields
-        self.is_outage = is_outage
-
-
-class _SslNegotiation(asyncio.Protocol):
-    """Waits for the one byte that answers an SSLRequest."""
-
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = as_stream(transport)
-        self._transport.write(encode_ssl_request())
-
-    def data_received(self, data: bytes) -> None:
-        if self._answer.done():
-            return
-        # More than one byte was not encrypted although it could have been: CVE-2021-23222.
-        self._transport.pause_reading()
-        self._answer.set_result(data if len(data) == 1 else b"?")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_result(b"")
+# What pg_hba.conf says to a leg that is encrypted, or is not.
+_NOT_THIS_WAY: Final = "28000"
+Account = tuple[str, str]  # database and user
 
 
 class Connector:
@@ -70,10 +37,17 @@ class Connector:
         self.settings = pool
         self.loop = loop
         self.turns = Turns(pool.max_dials)
+        self.hosts = Hosts(upstream, resolver(loop))
         self.down: ErrorFields | None = None  # the error of the last dial while nobody can log in
         self.is_down = asyncio.Event()
         self.seconds_until_retry = 0.0
         self._backoff_seconds = pool.retry_min_seconds
+        self._dialler = Dialler(upstream, loop)
+        self._ways = _Ways(upstream.ssl_mode)
+
+    def adopt_tls(self, tls: UpstreamTls) -> None:
+        """Renewed certificates, from a reload: new dials use them."""
+        self.upstream = self._dialler.upstream = replace(self.upstream, tls=tls)
 
     # -- up and down ------------------------------------------------------------------------------------------------
 
@@ -90,82 +64,101 @@ class Connector:
         self._backoff_seconds = self.settings.retry_min_seconds
         self.is_down.clear()
 
-    # -- dialling ---------------------------------------------------------------------------------------------------
+    # -- one dial ---------------------------------------------------------------------------------------------------
 
-    async def open(self, make_protocol: Callable[[], P]) -> P:
-        """Connect, negotiate TLS as sslmode says, and return the protocol that now reads the socket.
+    async def next_route(self, account: Account) -> Route:
+        """Where the next dial of this database and user goes. Raises DialFailed where every host has failed."""
+        target = await self.hosts.next_or_none()
+        if target is None:
+            summary = self.hosts.summary()
+            self.hosts.forget()
+            raise DialFailed(summary, is_outage=True)
+        return Route(target, not target.host.is_unix_socket and self._ways.encrypts(account))
 
-        Raises DialFailed. The caller bounds the time.
-        """
-        open_one = self._open_tls if self._wants_tls() else self._open_plain
+    async def open(self, make_protocol: Callable[[bool], P], route: Route) -> P:
+        """Connect along the route, and return the protocol that now reads the socket. It is made for a leg that is
+        encrypted, or not, as its maker is told. Raises DialFailed. The caller bounds the time."""
+        return await self._dialler.open(make_protocol, route)
+
+    async def check_role(self, server: ServerConnection, route: Route) -> None:
+        """Raises DialFailed where a server that has just let us in is not the wanted one."""
+        wanted = self.upstream.wanted
+        if wanted is SessionAttrs.ANY:
+            return
         try:
-            protocol = await open_one(cast("Callable[[], asyncio.Protocol]", make_protocol))
-            return cast("P", protocol)
-        except ssl.SSLError as error:
-            raise self._outage(f"TLS with the server failed: {error.reason or error}", "check upstream.url") from error
-        except OSError as error:
-            raise self._outage(
-                f"the server cannot be reached: {error.strerror or error}", "check upstream.url"
-            ) from error
+            role = role_told(server.told_at_login) or await ask_role(server)
+        except OwnQueryFailed as failure:
+            raise DialFailed(failure.fields, is_outage=True) from failure
+        complaint = complaint_or_none(wanted, role)
+        if complaint is None or self.hosts.is_second_choice(route.target):
+            return
+        is_usable = wanted is SessionAttrs.PREFER_STANDBY
+        if is_usable:
+            self.hosts.make_second_choice(route.target)
+        raise DialFailed(wrong_kind(route.target, complaint), is_outage=True, goes_on=is_usable)
 
-    def _outage(self, message: str, hint: str) -> DialFailed:
-        place = f"{self.upstream.host} port {self.upstream.port}"
-        return DialFailed(ErrorFields("FATAL", "08006", message, place, hint), is_outage=True)
+    def succeeded(self, route: Route, account: Account) -> None:
+        """Somebody is logged in there, and it is the wanted kind of server."""
+        self._ways.worked(account)
+        self.hosts.suits(route.target)
+        self.answered()
 
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether every connection to the server is certain to be under TLS."""
-        return self._wants_tls() and self.upstream.ssl_mode is not SslMode.PREFER
+    def judged(self, failure: DialFailed, route: Route, account: Account) -> DialFailed:
+        """What the failure of this dial means: another try elsewhere, or an error for whoever waits."""
+        if failure.goes_on:
+            return failure
+        refused_so = failure.fields.code == _NOT_THIS_WAY or failure.is_tls_failure
+        if refused_so and not route.target.host.is_unix_socket and self._ways.other(account, route.encrypts):
+            return _going_on(failure)
+        if not failure.is_outage:
+            self.answered()
+            return failure
+        self.hosts.failed(route.target, failure.fields)
+        if self.hosts.has_more():
+            return _going_on(failure)
+        summary = self.hosts.summary()
+        self.hosts.forget()
+        return DialFailed(summary, is_outage=True)
 
-    def _wants_tls(self) -> bool:
-        # As libpq: unix sockets are never encrypted, and "allow" tries in the clear first.
-        is_unix = self.upstream.host.startswith("/")
-        return not is_unix and self.upstream.ssl_mode not in (SslMode.DISABLE, SslMode.ALLOW)
 
-    async def _open_plain(self, make_protocol: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        host, port = self.upstream.host, self.upstream.port
-        if host.startswith("/"):
-            _, protocol = await self.loop.create_unix_connection(make_protocol, f"{host}/.s.PGSQL.{port}")
-            return protocol
-        _, protocol = await self.loop.create_connection(make_protocol, host, port)
-        return protocol
+class _Ways:
+    """With TLS or without: sslmode allow begins without, prefer with it, and both take the other where the server
+    wants that (it may for one user and not for another). What worked is what the next dial begins with.
+    """
 
-    async def _open_tls(self, make_protocol: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        answer: asyncio.Future[bytes] = self.loop.create_future()
-        host, port = self.upstream.host, self.upstream.port
-        transport, _ = await self.loop.create_connection(lambda: _SslNegotiation(answer), host, port)
-        said = b""
-        try:
-            said = await answer
-            if said == b"S":
-                return await self._encrypt(transport, make_protocol)
-        finally:
-            if said not in (b"N", b"S"):
-                transport.abort()
-        if said != b"N":
-            raise self._outage("the server answered an SSLRequest with something else", "is it PostgreSQL?")
-        if self.upstream.ssl_mode is not SslMode.PREFER:
-            transport.abort()
-            raise self._outage(
-                "the server does not support TLS, but sslmode demands it", "check sslmode in upstream.url"
-            )
-        protocol = make_protocol()
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        transport.resume_reading()
-        return protocol
+    _BEGINS_ENCRYPTED: Final = {SslMode.DISABLE: False, SslMode.ALLOW: False}
 
-    async def _encrypt(
-        self, transport: asyncio.Transport, make_protocol: Callable[[], asyncio.Protocol]
-    ) -> asyncio.Protocol:
-        context, name = self.upstream.ssl_context, self.upstream.server_name
-        assert context is not None, "a sslmode that wants TLS comes with a context"
-        protocol = make_protocol()
-        try:
-            encrypted = await self.loop.start_tls(transport, protocol, context, server_hostname=name)
-        except BaseException:
-            transport.abort()
-            raise
-        assert encrypted is not None, "start_tls returns the new transport"
-        protocol.connection_made(encrypted)
-        return protocol
+    def __init__(self, mode: SslMode) -> None:
+        self._first = self._BEGINS_ENCRYPTED.get(mode, True)
+        self._has_two = mode in (SslMode.ALLOW, SslMode.PREFER)
+        self._chosen: dict[Account, bool] = {}
+        self._on_trial: set[Account] = set()
+
+    def encrypts(self, account: Account) -> bool:
+        return self._chosen.get(account, self._first)
+
+    def other(self, account: Account, tried: bool) -> bool:
+        """Whether the way that was not tried is to be taken now."""
+        if not self._has_two:
+            return False
+        if tried != self.encrypts(account):
+            return True  # another dial has found that out already
+        if account in self._on_trial:
+            self._on_trial.discard(account)
+            del self._chosen[account]
+            return False
+        self._on_trial.add(account)
+        self._chosen[account] = not tried
+        return True
+
+    def worked(self, account: Account) -> None:
+        self._on_trial.discard(account)
+
+
+def wrong_kind(target: Target, complaint: str) -> ErrorFields:
+    hint = "check target_session_attrs and the hosts of upstream.url"
+    return ErrorFields("FATAL", "08006", f"the server is not the wanted one: {complaint}", str(target), hint)
+
+
+def _going_on(failure: DialFailed) -> DialFailed:
+    return DialFailed(failure.fields, is_outage=failure.is_outage, goes_on=True)

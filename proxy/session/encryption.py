@@ -116,6 +116,15 @@ def server_certificate_der(transport: asyncio.BaseTransport) -> bytes | None:
     return None if tls is None else tls.getpeercert(binary_form=True)
 
 
+def names_in_certificate(tls: ssl.SSLObject) -> list[str]:
+    """The names that a verified certificate of the peer is good for."""
+    shown = tls.getpeercert() or {}
+    alternatives = cast("tuple[tuple[str, str], ...]", shown.get("subjectAltName", ()))
+    names = [name for kind, name in alternatives if kind in ("DNS", "IP Address")]
+    common = _common_name(cast("_Subject", shown.get("subject", ())))
+    return names or ([common] if common else [])
+
+
 def tls_reason(error: Exception) -> str:
     """Why a handshake failed, without OpenSSL's spelling of it."""
     if isinstance(error, ssl.SSLCertVerificationError):

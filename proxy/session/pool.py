@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from proxy.session import clock
-from proxy.session.connector import Connector, DialFailed
+from proxy.session.connector import Connector, DialFailed, Route
 from proxy.session.idle import IdleConnections
 from proxy.session.measures import Measures
 from proxy.session.parameters import Settings, SettingsTable
@@ -352,32 +352,41 @@ class Pool:
         self.put_idle(server, is_new=True)
 
     async def _connect(self) -> ServerConnection:
-        registry, connector = self.registry, self.registry.connector
+        """One dial. What its failure means is in the error: there may be other ways to go."""
+        connector, account = self.registry.connector, (self.database, self.user)
+        route: Route | None = None
         server: ServerConnection | None = None
+        is_usable = False
         try:
-            seconds = registry.settings.dial_timeout_seconds
-            async with connector.turns.turn(self.most_urgent), asyncio.timeout(seconds):
+            async with connector.turns.turn(self.most_urgent):
                 self._fail_fast()
-                registry.measures.dials += 1
-                server = await connector.open(self._new_connection)
-                registry.dial_connected(server)
-                error = await server.login_done
-        except TimeoutError as timeout:
-            raise self._timed_out() from timeout
+                self.registry.measures.dials += 1
+                async with asyncio.timeout(self.registry.settings.dial_timeout_seconds):
+                    route = await connector.next_route(account)
+                    server = await connector.open(self._new_connection, route)
+                    self.registry.dial_connected(server)
+                    server.route = route
+                    await self._log_in(server, route)
+            is_usable = True
+        except (DialFailed, TimeoutError) as error:
+            failure = error if isinstance(error, DialFailed) else self._timed_out()
+            raise (failure if route is None else connector.judged(failure, route, account)) from error
         finally:
             if server is None:
-                registry.dial_ended_without_connection()
-            elif server.state is ServerState.LOGIN:
+                self.registry.dial_ended_without_connection()
+            elif not is_usable and server.is_open:
                 self.close(server)
+        connector.succeeded(route, account)
+        return server
+
+    async def _log_in(self, server: ServerConnection, route: Route) -> None:
+        error = await server.login_done
         if error is not None:
-            is_outage = error.code in _OUTAGE_CODES
-            if not is_outage:
-                connector.answered()
-            raise DialFailed(error, is_outage=is_outage)
+            raise DialFailed(error, is_outage=error.code in _OUTAGE_CODES)
+        if server.state is ServerState.IDLE:
+            await self.registry.connector.check_role(server, route)
         if server.state is not ServerState.IDLE:
             raise DialFailed(ErrorFields("FATAL", "08006", "the server hung up at the end of a login"), is_outage=True)
-        connector.answered()
-        return server
 
     def _fail_fast(self) -> None:
         if self.registry.connector.down is not None and not self.tries_while_down:
@@ -388,13 +397,13 @@ class Pool:
         text = f"the server did not finish a login within {seconds:g} s"
         return DialFailed(ErrorFields("FATAL", "08006", text, None, "see pool.dial_timeout"), is_outage=True)
 
-    def _new_connection(self) -> ServerConnection:
+    def _new_connection(self, is_encrypted: bool) -> ServerConnection:
         login = ServerLogin(
             self.user,
             self.database,
             self.credentials,
             {},
-            allow_cleartext=self.registry.connector.is_encrypted,
+            allow_cleartext=is_encrypted,
             minor=self.registry.connector.upstream.protocol_minor,
         )
         return ServerConnection(self, login, self.registry.loop)
@@ -406,6 +415,9 @@ class Pool:
 
     async def _after_failure(self, failure: DialFailed) -> None:
         """One dial has failed, so one of those that wait for a connection gets the error, or another try."""
+        if failure.goes_on:
+            self._go_on()
+            return
         self.registry.measures.dial_failures += 1
         if failure.fields.code == TOO_MANY_CONNECTIONS and await self._worth_another_try():
             self.registry.ask_for_room(self)
@@ -416,6 +428,14 @@ class Pool:
         if self._wanting:
             self._wanting.popleft().server_failed(_for_client(failure.fields))
         self.registry.forget(self)
+
+    def _go_on(self) -> None:
+        """Another host, or the same with TLS or without: this try need not be told to anybody."""
+        if self._wanting:
+            self.registry.ask_for_room(self)
+        else:
+            self._asked -= 1
+            self.registry.forget(self)
 
     def _report_outage(self, failure: DialFailed) -> None:
         connector = self.registry.connector
@@ -442,6 +462,10 @@ class Pool:
     def is_unused(self) -> bool:
         return not (self._idle.count or self._wanting or self._asked or self.table.is_known or self.clients)
 
+    def borrow_idle(self, server: ServerConnection) -> bool:
+        """Take this one out, for a question of the proxy's own. Whether it was there; `put_idle` gives it back."""
+        return self._idle.remove(server)
+
     def close_idle(self, server: ServerConnection) -> None:
         self._idle.remove(server)
         self.close(server)
@@ -466,6 +490,9 @@ class Pool:
     def unfit(self, server: ServerConnection, why: str) -> None:
         log.info("idle_server_connection_ends", why=why, database=self.database, user=self.user)
         self.close_idle(server)
+
+    def doubts_role(self) -> None:
+        self.registry.connector.hosts.doubt()
 
     def broke_protocol(self, server: ServerConnection, violation: ProtocolViolation) -> None:
         self.registry.measures.protocol_violations["server"] += 1

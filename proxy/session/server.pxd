@@ -50,6 +50,7 @@ cdef class ServerConnection:
     cdef public object secret_key
     cdef public object on_gone
     cdef public object login_done
+    cdef public object route
     cdef object _login
     cdef object _injected_want
     cdef object _injected_error

@@ -10,7 +10,7 @@ max_connections until it has noticed.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from proxy.session.awaited import Awaited
 from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
 from proxy.session.replies import COMPLETIONS, READY_AFTER, RESULT_CHANGED, Replies
+from proxy.session.routes import Route
 from proxy.session.statements import NO_UNNAMED, ServerStatements, Statement, StatementTable
 from proxy.session.transports import set_up
 from proxy.wire import messages
@@ -114,6 +115,9 @@ class ServerOwner(Protocol):
 
     def broke_protocol(self, server: "ServerConnection", violation: ProtocolViolation) -> None: ...
 
+    def doubts_role(self) -> None:
+        """The server refused to write: it may have become a standby."""
+
 
 # Numbers inside, for they are compared at every message; `state` shows them by name.
 _LOGIN: Final = 0
@@ -162,6 +166,7 @@ class ServerConnection:
         self.idle_since = clock.now()
         self.retire_at = float("inf")
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
+        self.route: Route | None = None  # set by whoever dialled
         self._login = login
         self._swallowing = False
         self.is_full = False  # more is unsent than may be: whoever holds it is not read
@@ -324,6 +329,11 @@ class ServerConnection:
             self._end_tracking()
 
     @property
+    def told_at_login(self) -> Mapping[str, str]:
+        """The parameters as the server reported them at the login."""
+        return self._login.parameters
+
+    @property
     def state(self) -> ServerState:
         return _STATES[self._state]
 
@@ -426,6 +436,8 @@ class ServerConnection:
         # The field V is the severity in English, whatever lc_messages is.
         if b"VFATAL\0" in payload or b"VPANIC\0" in payload:
             self.told_fatal = True
+        if b"\0C25006\0" in payload:
+            self.pool.doubts_role()
 
     def _parameter(self, payload: bytes) -> None:
         name, value = messages.parse_parameter_status(payload)

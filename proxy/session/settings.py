@@ -32,18 +32,64 @@ class SslMode(Enum):
     VERIFY_FULL = "verify-full"
 
 
+class SessionAttrs(Enum):
+    """libpq's `target_session_attrs`: which of several hosts are wanted."""
+
+    ANY = "any"
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    PREFER_STANDBY = "prefer-standby"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHost:
+    """One host of the upstream URL. `name` starting with "/" is the directory of a unix socket, "@" an abstract one.
+
+    `address` (hostaddr) is dialled instead of the name, which is then for TLS alone.
+    """
+
+    name: str
+    port: int
+    address: str | None = None
+
+    @property
+    def is_unix_socket(self) -> bool:
+        return self.name.startswith(("/", "@"))
+
+    def __str__(self) -> str:
+        return f"{self.name} port {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """How the server's leg is encrypted, where sslmode says that it is.
+
+    `any_name` is a context that verifies as `context` does and compares no names: it serves to find out which names a
+    refused certificate holds. `server_name` is what the certificate has to name instead of the host.
+    """
+
+    context: ssl.SSLContext | None = None
+    any_name: ssl.SSLContext | None = None
+    server_name: str | None = None
+    sends_name: bool = True  # SNI
+    is_direct: bool = False  # the handshake comes first, without an SSLRequest
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """Where PostgreSQL is. `host` starting with "/" is the directory of a unix socket."""
+    """Where PostgreSQL is, and as whom the proxy's own connections log in."""
 
-    host: str
-    port: int
-    server_name: str  # what a certificate must name, also where `host` is an address
+    hosts: tuple[UpstreamHost, ...]
     user: str
     password: str | None = field(repr=False)
     database: str
     ssl_mode: SslMode = SslMode.PREFER
-    ssl_context: ssl.SSLContext | None = None
+    tls: UpstreamTls = field(default_factory=UpstreamTls)
+    wanted: SessionAttrs = SessionAttrs.ANY
+    balances_load: bool = False  # dials go to a host drawn by chance, not to the first that suits
+    check_seconds: float = 5.0  # between two looks at names and roles
     protocol_minor: int = 0  # of protocol 3: what server connections ask for
 
 

@@ -301,7 +301,7 @@ async def test_the_race_catches_a_canceller_that_does_not_wait(
         request = encode_cancel_request(server.process_id, server.secret_key)
 
         async def carry() -> None:
-            await self._send(request)
+            await self._send(request, server.route)
 
         self._tasks.spawn(carry(), name="planted")
 

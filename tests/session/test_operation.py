@@ -8,6 +8,7 @@ import pytest
 
 from proxy.admission.classes import ClassState
 from proxy.demo.postgres import EmbeddedPostgres
+from proxy.session.routes import Route
 from proxy.session.server import ServerConnection
 from proxy.wire.startup import encode_startup
 from tests.support.eventually import eventually
@@ -33,9 +34,9 @@ async def test_the_budget_is_never_exceeded_and_the_server_never_refuses(
     registry = proxy.registry
     open_one = registry.connector.open
 
-    async def counted(make_protocol: Callable[[], ServerConnection]) -> ServerConnection:
+    async def counted(make_protocol: Callable[[bool], ServerConnection], route: Route) -> ServerConnection:
         counts.append(registry.count)
-        return await open_one(make_protocol)
+        return await open_one(make_protocol, route)
 
     monkeypatch.setattr(registry.connector, "open", counted)
     users = [("app", "app"), ("bulk", "app"), ("web", "app"), ("app", "postgres"), ("web", "postgres")]

@@ -154,7 +154,7 @@ async def test_a_handshake_that_comes_unasked_may_come_in_pieces(
     client, tls = await proxy.open(), HandMadeTls(certificates, alpn="postgresql")
     hello = tls.hello()
     await client.send(hello[:first])
-    await eventually(lambda: proxy.process.tasks.names() == ["TLS handshake of a client", "server watch"])
+    await eventually(lambda: "TLS handshake of a client" in proxy.process.tasks.names())
     await client.send(hello[first:])
     await tls.finish(client)
     await tls.say(client, STARTUP)

@@ -24,6 +24,7 @@ from proxy.demo.postgres import DATABASE, ROLES, SUPERUSER, password_of
 from proxy.service.config.loading import load_config_text
 from proxy.service.process import Process
 from proxy.session.client import Phase
+from proxy.session.hosts import Resolver
 from proxy.session.server import ServerState
 from tests.support.eventually import eventually
 from tests.support.servers import Postgres
@@ -39,7 +40,7 @@ PLAIN: Mapping[str, Any] = {
     "classes": {"all": {"limit": 4, "queue": {"timeout": "20s", "max": 1000}, "pinned_limit": 4}},
     "shutdown": {"drain_timeout": "5s"},
 }
-KNOWN_TASKS = frozenset({"server watch"})
+KNOWN_TASKS = frozenset({"server watch", "host watch"})
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,12 +166,20 @@ def config_of(settings: Mapping[str, Any], folder: Path) -> Any:
 
 
 @asynccontextmanager
-async def running_proxy(upstream_url: str, folder: Path, **changes: Any) -> AsyncIterator[Running]:
-    """A proxy in front of `upstream_url`; what is left of it at the end is an AssertionError."""
+async def running_proxy(
+    upstream_url: str, folder: Path, *, resolve: Resolver | None = None, **changes: Any
+) -> AsyncIterator[Running]:
+    """A proxy in front of `upstream_url`; what is left of it at the end is an AssertionError.
+
+    `resolve` is its name service.
+    """
     users = (*ROLES, SUPERUSER)
     (folder / "users.txt").write_text("".join(f'"{role}" "{password_of(role)}"\n' for role in users))
-    settings = merged(PLAIN, {"upstream": {"url": upstream_url}, **changes})
+    settings = merged(PLAIN, changes)
+    settings["upstream"] = {"url": upstream_url, **settings.get("upstream", {})}
     running = Running(Process(config_of(settings, folder)), folder, settings)
+    if resolve is not None:
+        running.registry.connector.hosts.resolve = resolve
     asyncio.get_running_loop().set_exception_handler(lambda _, context: running.broken.append(_story(context)))
     await running.process.start()
     try:

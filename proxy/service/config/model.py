@@ -90,6 +90,12 @@ class Http(Section):
 
 class Upstream(Section):
     url: Annotated[UpstreamUrl, fields.UrlSetting()] = Field(description="where PostgreSQL is, a libpq URI")
+    server_name: OptionalText = Field(
+        default=None, description="name that the server's certificate has to hold, and SNI; empty: the host of the URL"
+    )
+    check_hosts: Seconds = Field(
+        default=5.0, description="how often names are resolved again, and the server in use is asked what it is"
+    )
 
 
 class Auth(Section):

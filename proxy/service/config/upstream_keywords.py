@@ -53,7 +53,7 @@ TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3")
 PROTOCOL_MINORS: Final = {"3.0": 0, "3.2": 2, "latest": 2}
 
 KEYWORDS: Final[dict[str, Keyword]] = {
-    "host": _used("name, address or socket directory; of several by comma the first is dialled", "PGHOST"),
+    "host": _used("name, address or socket directory; several by comma are tried in order until one suits", "PGHOST"),
     "hostaddr": _used("dialled instead of the name, which still serves TLS; as many as hosts", "PGHOSTADDR"),
     "port": _used("one for all hosts, or as many as hosts", "PGPORT"),
     "dbname": _used("database of the proxy's own connections", "PGDATABASE"),
@@ -77,14 +77,17 @@ KEYWORDS: Final[dict[str, Keyword]] = {
     "sslpassword": _used("the password of that key"),
     "sslcertmode": _used("disable: sslcert is not sent", "PGSSLCERTMODE", "disable", "allow", "require"),
     "sslrootcert": _used("CA file, or system", "PGSSLROOTCERT"),
-    "sslsni": _ignored("the server's name is always sent", "0", "1"),
+    "sslsni": _used("0: the server's name is not sent; not with verify-full", "PGSSLSNI", "0", "1"),
     "ssl_min_protocol_version": _used("lowest TLS version", "PGSSLMINPROTOCOLVERSION", *TLS_VERSIONS),
     "ssl_max_protocol_version": _used("highest TLS version", "PGSSLMAXPROTOCOLVERSION", *TLS_VERSIONS),
-    "target_session_attrs": _ignored(
-        "the first host is dialled, whatever it is",
+    "target_session_attrs": _used(
+        "which of the servers suits",
+        "PGTARGETSESSIONATTRS",
         *("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
     ),
-    "load_balance_hosts": _ignored("the first host is dialled", "disable", "random"),
+    "load_balance_hosts": _used(
+        "random: each dial goes to a host drawn by chance", "PGLOADBALANCEHOSTS", "disable", "random"
+    ),
     "client_encoding": _ignored("every client's own encoding is followed"),
     "sslcompression": _ignored("TLS compression exists no more", "0", "1"),
     "gssencmode": _refused("GSSAPI encryption is not spoken here; use sslmode", "disable", "prefer"),

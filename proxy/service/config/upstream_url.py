@@ -60,6 +60,9 @@ class UpstreamUrl:
     options: str | None = None
     target_session_attrs: str = "any"
     protocol_minor: int = 0
+    load_balance_hosts: str = "disable"
+    sslnegotiation: str = "postgres"
+    sslsni: bool = True
 
     def shown(self) -> str:
         """The URI for people and logs: users, hosts and database, no password and no parameters."""
@@ -225,6 +228,9 @@ def _built(values: Mapping[str, str]) -> UpstreamUrl:
         options=given.get("options"),
         target_session_attrs=given.get("target_session_attrs", "any"),
         protocol_minor=PROTOCOL_MINORS[given.get("max_protocol_version", "3.0")],
+        load_balance_hosts=given.get("load_balance_hosts", "disable"),
+        sslnegotiation=given.get("sslnegotiation", "postgres"),
+        sslsni=given.get("sslsni", "1") == "1",
     )
     _check_tls(built, given.get("sslcertmode", "allow"))
     return built
@@ -286,6 +292,12 @@ def _check_tls(url: UpstreamUrl, certificate_mode: str) -> None:
         raise UpstreamUrlError(
             f"sslrootcert=system with sslmode={url.sslmode} proves nothing; write sslmode=verify-full"
         )
+    if url.sslnegotiation == "direct" and url.sslmode in {"disable", "allow", "prefer"}:
+        raise UpstreamUrlError(
+            f"sslnegotiation=direct with sslmode={url.sslmode} may end in plaintext; write sslmode=require or more"
+        )
+    if not url.sslsni and url.sslmode == "verify-full":
+        raise UpstreamUrlError("sslsni=0 with sslmode=verify-full cannot be had here; leave sslsni out")
     if url.sslkey and not url.sslcert and certificate_mode != "disable":
         raise UpstreamUrlError("sslkey without sslcert; give both or neither")
     if certificate_mode == "require" and not url.sslcert:

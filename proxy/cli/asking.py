@@ -41,14 +41,14 @@ def config_or_message(path: str) -> Config:
         raise click.ClickException(f"the configuration cannot be used\n{error}") from None
 
 
-def ask_server(upstream: UpstreamUrl) -> ServerFacts:
+def ask_server(upstream: UpstreamUrl, server_name: str | None = None) -> ServerFacts:
     """Connect once and ask. Raises ServerUnreachable with a sentence."""
     # Imported here: a check without the server needs nothing of what speaks to one.
     from proxy.service.server_watch import read_server_facts  # noqa: PLC0415
 
     try:
         with _no_log():
-            return read_server_facts(upstream)
+            return read_server_facts(upstream, server_name)
     except TlsFilesUnusable as error:
         raise ServerUnreachable(str(error)) from None
 

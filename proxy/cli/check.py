@@ -51,7 +51,7 @@ def _show_unreadable(error: ConfigError, as_json: bool) -> None:
 
 def _facts(config: Config) -> tuple[ServerFacts | None, list[Finding]]:
     try:
-        return ask_server(config.upstream.url), []
+        return ask_server(config.upstream.url, config.upstream.server_name), []
     except ServerUnreachable as error:
         text = f"{config.upstream.url.shown()} cannot be asked: {error}"
         hint = "start it, correct the URL, or check what can be checked without it: --offline"

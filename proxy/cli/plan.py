@@ -92,7 +92,7 @@ def _slots_of_config(path: str) -> Slots:
     if each is not None:
         return Slots(each * instances, f"budget.total in {path}")
     try:
-        facts = ask_server(config.upstream.url)
+        facts = ask_server(config.upstream.url, config.upstream.server_name)
     except ServerUnreachable as error:
         hint = "use --preset or --budget"
         raise click.ClickException(f"budget.total is auto, and the server cannot be asked: {error}; {hint}") from None

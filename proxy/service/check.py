@@ -74,7 +74,9 @@ def _report_total(report: Reporter, config: Config, facts: ServerFacts | None) -
             text = "auto is not known without the server, so sums are not checked"
             report.warning(("budget", "total"), text, "run the check where the server answers, or write a number")
         return
-    if budget.total == "auto":
+    if facts.is_behind_pooler:
+        _report_pooler(report, config)
+    elif budget.total == "auto":
         _report_auto(report, config, facts)
     else:
         _report_number(report, config, facts, budget.total)
@@ -93,6 +95,14 @@ def _what_the_server_gives(facts: ServerFacts) -> str:
 def _strangers(config: Config, facts: ServerFacts) -> int:
     """Connections past the proxy; unknown, so 0, where other instances are among those the server counts."""
     return facts.external_connections if config.budget.instances == 1 else 0
+
+
+def _report_pooler(report: Reporter, config: Config) -> None:
+    """Its limit decides, and it queues what is above: only the person who set it up knows the number."""
+    if config.budget.total == "auto":
+        text = "a pooler answers at upstream.url, and auto would take what the server behind it allows"
+        hint = "write the pooler's limit (PgBouncer: default_pool_size) as budget.total; where it has none, a number"
+        report.error(("budget", "total"), text, hint)
 
 
 def _report_auto(report: Reporter, config: Config, facts: ServerFacts) -> None:

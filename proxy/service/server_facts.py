@@ -18,6 +18,9 @@ class ServerFacts:
     `server_version` is server_version_num (160004). `reserved_connections` exists from PostgreSQL 16 on and is 0
     before. `external_connections` counts client backends that are not the proxy's own. `database_connection_limit` is
     datconnlimit of the URL's database, None where it has none.
+
+    `is_behind_pooler`: the backend that answered is not the one that the login named. Between us and the server stands
+    a pooler, whose own limit nobody can ask for; the other numbers are those of the server behind it.
     """
 
     max_connections: int
@@ -26,3 +29,4 @@ class ServerFacts:
     server_version: int = 0
     external_connections: int = 0
     database_connection_limit: int | None = None
+    is_behind_pooler: bool = False

@@ -12,7 +12,6 @@ import structlog
 
 from proxy.admission.classes import INTERNAL_CLASS, ClientId
 from proxy.admission.decisions import Grant, Refuse, StillWaiting
-from proxy.service.config.model import Upstream
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.wiring import upstream_settings
@@ -39,18 +38,19 @@ select current_setting('max_connections'), current_setting('superuser_reserved_c
        (select count(*) from pg_catalog.pg_stat_activity
          where coalesce(backend_type, 'client backend') = 'client backend' and usesysid is not null
            and pid <> all ('{{{own}}}'::int[]) and pid <> pg_backend_pid()),
-       (select datconnlimit from pg_catalog.pg_database where datname = current_database())
+       (select datconnlimit from pg_catalog.pg_database where datname = current_database()), pg_backend_pid()
 """
 
 
 async def read_facts(pool: Pool, own_process_ids: Iterable[int]) -> ServerFacts:
     """Ask the server over `pool`. Raises ServerUnreachable with a sentence for people."""
     sql = _FACTS_SQL.format(own=",".join(str(process_id) for process_id in own_process_ids))
+    query = OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS)
     try:
-        rows = await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run()
+        rows = await query.run()
     except OwnQueryFailed as failure:
         raise ServerUnreachable(_sentence(failure)) from failure
-    return _facts(rows[0])
+    return _facts(rows[0], query.process_id)
 
 
 def _sentence(failure: OwnQueryFailed) -> str:
@@ -59,7 +59,7 @@ def _sentence(failure: OwnQueryFailed) -> str:
     return f"{fields.message}{place}"
 
 
-def _facts(row: Row) -> ServerFacts:
+def _facts(row: Row, process_id: int) -> ServerFacts:
     numbers = [int(column or 0) for column in row]
     limit = numbers[5]
     return ServerFacts(
@@ -69,6 +69,7 @@ def _facts(row: Row) -> ServerFacts:
         server_version=numbers[3],
         external_connections=numbers[4],
         database_connection_limit=limit if limit >= 0 else None,
+        is_behind_pooler=numbers[6] != process_id,
     )
 
 
@@ -131,6 +132,7 @@ class ServerWatch:
     async def ask(self) -> ServerFacts:
         """One look at the server. Raises ServerUnreachable."""
         desk = self._desk
+        # Behind a pooler these are the pooler's numbers, and name nobody.
         own = [server.process_id for server in desk.registry.connections if server.process_id]
         async with InternalSlot(desk):
             facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
@@ -195,9 +197,9 @@ class ServerWatch:
             return True  # not known, so it counts
 
 
-def read_server_facts(url: UpstreamUrl) -> ServerFacts:
+def read_server_facts(url: UpstreamUrl, server_name: str | None = None) -> ServerFacts:
     """One look at the server by a command that is no proxy. Raises ServerUnreachable and TlsFilesUnusable."""
-    return asyncio.run(_ask_once(upstream_settings(Upstream(url=url)), url.connect_timeout_seconds))
+    return asyncio.run(_ask_once(upstream_settings(url, server_name=server_name), url.connect_timeout_seconds))
 
 
 async def _ask_once(upstream: UpstreamSettings, connect_timeout_seconds: int | None) -> ServerFacts:

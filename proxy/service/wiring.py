@@ -4,7 +4,8 @@ Owns: this translation, reading the users file on the way.
 Does not know: the running process, what the server says about itself.
 """
 
-from proxy.service.config.model import Config, Upstream
+from proxy.service.config.model import Config
+from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
 from proxy.service.tls import tls_offer, upstream_tls
 from proxy.session.settings import (
@@ -27,7 +28,9 @@ def session_settings(config: Config) -> SessionSettings:
     """Raises ConfigError for the users file and TlsFilesUnusable for certificates."""
     return SessionSettings(
         listen=listen_settings(config),
-        upstream=upstream_settings(config.upstream),
+        upstream=upstream_settings(
+            config.upstream.url, server_name=config.upstream.server_name, check_seconds=config.upstream.check_hosts
+        ),
         auth=auth_settings(config),
         pool=pool_settings(config),
         limits=LimitSettings(
@@ -55,8 +58,10 @@ def listen_settings(config: Config) -> ListenSettings:
     )
 
 
-def upstream_settings(upstream: Upstream) -> UpstreamSettings:
-    url = upstream.url
+def upstream_settings(
+    url: UpstreamUrl, *, server_name: str | None = None, check_seconds: float = 5.0
+) -> UpstreamSettings:
+    """Raises TlsFilesUnusable."""
     return UpstreamSettings(
         hosts=tuple(
             UpstreamHost(host.host, host.port, address) for host, address in zip(url.hosts, url.addresses, strict=True)
@@ -65,10 +70,10 @@ def upstream_settings(upstream: Upstream) -> UpstreamSettings:
         password=url.password,
         database=url.database,
         ssl_mode=SslMode(url.sslmode),
-        tls=upstream_tls(url, upstream.server_name),
+        tls=upstream_tls(url, server_name),
         wanted=SessionAttrs(url.target_session_attrs),
         balances_load=url.load_balance_hosts == "random",
-        check_seconds=upstream.check_hosts,
+        check_seconds=check_seconds,
         protocol_minor=url.protocol_minor,
     )
 

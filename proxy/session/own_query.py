@@ -26,6 +26,7 @@ class OwnQuery(Question):
         self.class_name = "internal"
         self._pool = pool
         self._timeout_seconds = timeout_seconds
+        self.process_id = 0  # as the login of the connection that was used named it
 
     async def run(self) -> list[Row]:
         """The rows as text. Raises OwnQueryFailed."""
@@ -55,6 +56,7 @@ class OwnQuery(Question):
         return 0.0
 
     def server_ready(self, server: ServerConnection) -> None:
+        self.process_id = server.process_id
         self._send(server)
 
     def server_failed(self, error: ErrorFields) -> None:

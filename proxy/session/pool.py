@@ -11,6 +11,7 @@ is closed first and counts until it is gone.
 import asyncio
 import random
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from proxy.session.connector import Connector, DialFailed, Route
 from proxy.session.idle import IdleConnections
 from proxy.session.measures import Measures
 from proxy.session.parameters import Settings, SettingsTable
+from proxy.session.quirks import is_full_pooler
 from proxy.session.server import ServerConnection, ServerState
 from proxy.session.settings import PoolSettings
 from proxy.session.statements import StatementTable
@@ -382,6 +384,8 @@ class Pool:
     async def _log_in(self, server: ServerConnection, route: Route) -> None:
         error = await server.login_done
         if error is not None:
+            if is_full_pooler(error):
+                error = replace(error, code=TOO_MANY_CONNECTIONS)
             raise DialFailed(error, is_outage=error.code in _OUTAGE_CODES)
         if server.state is ServerState.IDLE:
             await self.registry.connector.check_role(server, route)

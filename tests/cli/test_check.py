@@ -32,7 +32,7 @@ def server(monkeypatch):
     """The server answers with these facts, or does not where they are an exception."""
     answers = [ServerFacts(100, 3, 0, 160004)]
 
-    def read_server_facts(upstream):
+    def read_server_facts(upstream, server_name=None):
         if isinstance(answers[0], Exception):
             raise answers[0]
         return answers[0]

@@ -36,7 +36,7 @@ def plan(tmp_path):
 def server(monkeypatch):
     asked = []
 
-    def read_server_facts(upstream):
+    def read_server_facts(upstream, server_name=None):
         asked.append(upstream.shown())
         if "down" in upstream.shown():
             raise ServerUnreachable("connection refused")

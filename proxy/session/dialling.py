@@ -37,6 +37,13 @@ P = TypeVar("P", bound=Dialling)
 Make = Callable[[bool], asyncio.Protocol]
 
 
+class _Opened(asyncio.Protocol):
+    """A connection on which nothing has been said yet."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = as_stream(transport)
+
+
 class _SslNegotiation(asyncio.Protocol):
     """Waits for the one byte that answers an SSLRequest."""
 
@@ -96,22 +103,20 @@ class Dialler:
 
     async def _open_direct(self, make: Make, route: Route) -> asyncio.Protocol:
         """The handshake comes first; servers know that from PostgreSQL 17 on."""
-        transport, protocol = await self.loop.create_connection(
-            lambda: make(True),
-            route.target.address,
-            route.target.host.port,
-            ssl=self._context(),
-            server_hostname=self._shown_name(route) or "",
+        opened = cast("_Opened", await self._connect(_Opened, route))
+        return await self._encrypt(opened.transport, make, route)
+
+    def _check_alpn(self, encrypted: asyncio.Transport, route: Route) -> None:
+        """A server that does not name the protocol may speak another, and must not be told who wants to log in."""
+        tls = cast("ssl.SSLObject", encrypted.get_extra_info("ssl_object"))
+        if tls.selected_alpn_protocol() == ALPN_PROTOCOL:
+            return
+        encrypted.abort()
+        raise _outage(
+            route,
+            "the server shook hands at once but did not say that it speaks PostgreSQL (ALPN)",
+            "write sslnegotiation=postgres in upstream.url, or use PostgreSQL 17 or later",
         )
-        tls = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
-        if tls.selected_alpn_protocol() != ALPN_PROTOCOL:
-            transport.abort()
-            raise _outage(
-                route,
-                "the server shook hands at once but did not say that it speaks PostgreSQL (ALPN)",
-                "write sslnegotiation=postgres in upstream.url, or use PostgreSQL 17 or later",
-            )
-        return protocol
 
     async def _open_negotiated(self, make: Make, route: Route) -> asyncio.Protocol:
         answer: asyncio.Future[bytes] = self.loop.create_future()
@@ -145,11 +150,16 @@ class Dialler:
             encrypted = await self.loop.start_tls(
                 transport, protocol, self._context(), server_hostname=self._shown_name(route)
             )
+        except ConnectionError:
+            encrypted = None
         except BaseException:
             transport.abort()
             raise
         if encrypted is None or encrypted.get_extra_info("ssl_object") is None:
-            raise ConnectionAbortedError("it hung up during the TLS handshake")
+            hint = self._hint("UNEXPECTED_EOF_WHILE_READING")
+            raise _outage(route, "TLS with the server failed: it hung up", hint, is_tls_failure=True)
+        if self.upstream.tls.is_direct:
+            self._check_alpn(encrypted, route)
         protocol.connection_made(encrypted)
         return protocol
 

@@ -22,7 +22,7 @@ PARAMETERS = {
     "standard_conforming_strings": "on",
     "TimeZone": "UTC",
 }
-FACTS = ("100", "3", "0", "180000", "0", "-1")  # what the proxy asks a server about itself
+FACTS = ("100", "3", "0", "180000", "0", "-1")  # what the proxy asks a server about itself, and the process id
 _SET = re.compile(r'(?:SET|RESET) "?(\w+)"?(?: = \'(.*)\')?', re.IGNORECASE)
 
 
@@ -76,7 +76,8 @@ class Session:
 
     def _obey_query(self, sql: str) -> None:
         if "max_connections" in sql:
-            self.send(messages.row_description(["c"] * len(FACTS)), messages.data_row(FACTS))
+            facts = (*FACTS, str(self.process_id))
+            self.send(messages.row_description(["c"] * len(facts)), messages.data_row(facts))
             self.complete("SELECT 1")
             return
         for statement in sql.split(";"):

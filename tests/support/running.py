@@ -26,6 +26,8 @@ from proxy.service.process import Process
 from proxy.session.client import Phase
 from proxy.session.hosts import Resolver
 from proxy.session.server import ServerState
+from proxy.wire.messages import ErrorFields
+from proxy.wire.startup import encode_startup
 from tests.support.eventually import eventually
 from tests.support.servers import Postgres
 from tests.support.wire_client import WireClient
@@ -87,6 +89,19 @@ class Running:
         client = await self.open()
         await client.log_in(user, database, **parameters)
         return client
+
+    async def connect_or_error(self, user: str = "app", database: str = DATABASE) -> WireClient | ErrorFields:
+        """The client, or why it was not let in; where the login went well, why it was not served then."""
+        client = await self.open()
+        await client.send(encode_startup({"user": user, "database": database}))
+        answer = await client.answer()
+        if answer.error is None:
+            answer = await client.query("SELECT 1")
+        return answer.error or client
+
+    async def until_up(self) -> None:
+        """Until somebody could log in to the server."""
+        await eventually(lambda: self.registry.connector.down is None)
 
     async def psycopg(self, user: str = "app", database: str = DATABASE, **more: str) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(self.url(user, database, **more), autocommit=True)

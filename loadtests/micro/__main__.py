@@ -28,7 +28,8 @@ from loadtests.micro.benchmarks import (
     cpu_microseconds,
     prepare,
 )
-from loadtests.micro.subjects import PGHEADROOM, Subject, pgbouncer
+from loadtests.micro.subjects import PGHEADROOM, Subject, pgbouncer, start_pgheadroom
+from loadtests.micro.tls import client_context, make_certificate
 from loadtests.pgbouncer import find_pgbouncer
 from proxy.demo.errors import DemoError
 from proxy.demo.postgres import EmbeddedPostgres, PostgresServer
@@ -36,6 +37,7 @@ from proxy.demo.postgres import EmbeddedPostgres, PostgresServer
 Results = dict[str, dict[str, list[float]]]  # benchmark -> proxy -> one value per round
 
 MEMORY = f"bytes per idle client ({IDLE_CLIENTS})"
+MEMORY_UNDER_TLS = "the same under TLS"
 
 
 def subjects() -> list[Subject]:
@@ -73,6 +75,10 @@ def measure(chosen: Sequence[Benchmark], competing: Sequence[Subject], rounds: i
             _say(f"{MEMORY}, {subject.name}")
             with _surviving(subject), subject.start(server, False) as process:
                 results[MEMORY][subject.name].append(bytes_per_idle_client(process))
+        if memory and PGHEADROOM in competing:
+            _say(f"{MEMORY}, under TLS")
+            with start_pgheadroom(server, False, make_certificate(folder)) as process:
+                results[MEMORY_UNDER_TLS][PGHEADROOM.name].append(bytes_per_idle_client(process, client_context()))
     _say("")
     return results
 

@@ -6,6 +6,7 @@ Does not know: which proxy it is, rounds, medians.
 
 import asyncio
 import resource
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,11 @@ def cpu_microseconds(server: PostgresServer, folder: Path, benchmark: Benchmark,
     return (cpu_seconds(process.pid) - before) * 1e6 / (CLIENTS * benchmark.per_client)
 
 
-def bytes_per_idle_client(process: ServedProcess) -> float:
+def bytes_per_idle_client(process: ServedProcess, tls: ssl.SSLContext | None = None) -> float:
     """Growth of the resident memory with IDLE_CLIENTS clients that have logged in, asked one thing, and stay."""
     allow_open_files(IDLE_CLIENTS + 1000)
     host, port = address(process)
-    login = Login(host, port, "app", "", DATABASE, "idle")
+    login = Login(host, port, "app", "", DATABASE, "idle", tls)
 
     async def measure() -> float:
         first = await _open(login)

@@ -5,7 +5,7 @@ Does not know: what is measured.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def pgbouncer(binary: Path) -> Subject:
     return Subject("PgBouncer", start, remark)
 
 
-def start_pgheadroom(server: PostgresServer, prepared: bool) -> ServedProcess:
+def start_pgheadroom(server: PostgresServer, prepared: bool, tls: Mapping[str, str] | None = None) -> ServedProcess:
     return in_front_of(
         server,
         budget={"total": POOL + 2},
@@ -61,6 +61,7 @@ def start_pgheadroom(server: PostgresServer, prepared: bool) -> ServedProcess:
         default_class="all",
         users=users_with_passwords(),
         auth_method="trust",
+        tls=tls,
     )
 
 

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+import ssl
 import struct
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Login:
     password: str
     database: str
     application_name: str
+    tls: ssl.SSLContext | None = None  # over TCP: begin with the handshake, as sslnegotiation=direct does
 
 
 class Connection(asyncio.Protocol):
@@ -74,7 +76,7 @@ class Connection(asyncio.Protocol):
             if login.host.startswith("/"):
                 await loop.create_unix_connection(lambda: connection, f"{login.host}/.s.PGSQL.{login.port}")
             else:
-                await loop.create_connection(lambda: connection, login.host, login.port)
+                await loop.create_connection(lambda: connection, login.host, login.port, ssl=login.tls)
         except OSError as error:
             raise ConnectionLost(str(error)) from error
         try:

@@ -179,11 +179,12 @@ def in_front_of(
     default_class: str,
     users: str,
     auth_method: str = "scram",
+    tls: Mapping[str, str] | None = None,
 ) -> ProxyProcess:
     """pgheadroom before `postgres`, on free ports. `budget` and `classes` are sections of the configuration, `users`
-    the text of the users file; the proxy's own work logs in as the role app."""
+    the text of the users file, `tls` the section listen.tls; the proxy's own work logs in as the role app."""
     config = {
-        "listen": {"host": postgres.host, "port": free_port()},
+        "listen": {"host": postgres.host, "port": free_port(), "tls": dict(tls or {})},
         "http": {"host": postgres.host, "port": free_port()},
         "upstream": {"url": postgres.url("app")},
         "auth": {"method": auth_method, "users_file": "users.txt"},

@@ -9,9 +9,11 @@ from loadtests import bad_day
 from loadtests.micro.__main__ import table as micro_table
 from loadtests.micro.benchmarks import BENCHMARKS, cpu_microseconds, prepare, run_pgbench
 from loadtests.micro.process_cost import cpu_seconds, resident_bytes
-from loadtests.micro.subjects import pgbouncer, url
+from loadtests.micro.subjects import address, pgbouncer, start_pgheadroom, url
+from loadtests.micro.tls import client_context, make_certificate
 from loadtests.pgbouncer import find_pgbouncer
-from proxy.demo.postgres import EmbeddedPostgres
+from proxy.demo.client import Connection, Login, QueryError
+from proxy.demo.postgres import DATABASE, EmbeddedPostgres
 
 binary = find_pgbouncer()
 needs_pgbouncer = pytest.mark.skipif(binary is None, reason="no pgbouncer binary in PATH, /usr/sbin or $PGBOUNCER")
@@ -81,3 +83,16 @@ def test_ratios_are_of_medians() -> None:
     text = micro_table(results, ["PgBouncer", "pgheadroom"])
     assert "1.50x" in text
     assert "50,000" in text
+
+
+async def test_clients_of_a_benchmark_speak_tls(tmp_path: Path) -> None:
+    with (
+        EmbeddedPostgres(18, auth="trust") as server,
+        start_pgheadroom(server, False, make_certificate(tmp_path)) as process,
+    ):
+        host, port = address(process)
+        connection = await Connection.open(Login(host, port, "app", "", DATABASE, "idle", client_context()))
+        assert await connection.run("SELECT 1") == [["1"]]
+        connection.close()
+        with pytest.raises(QueryError, match="TLS"):
+            await Connection.open(Login(host, port, "app", "", DATABASE, "idle"))

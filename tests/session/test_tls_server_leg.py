@@ -247,3 +247,24 @@ async def test_nothing_sent_in_the_clear_behind_the_servers_consent_is_read(
     async with listening(SniServer(tmp_path, extra=b"R\0\0\0\x08\0\0\0\0")) as port:
         proxy = await run_proxy(f"postgresql://app@127.0.0.1:{port}/app?sslmode=require")
         assert "answered an SSLRequest with something else" in (await error(proxy)).message
+
+
+async def test_a_server_that_does_not_name_the_protocol_is_not_told_who_wants_to_log_in(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    """Direct TLS at the port of something else: the handshake alone would go well."""
+    server = SniServer(tmp_path)
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server.context)
+    port = listener.sockets[0].getsockname()[1]
+    proxy = await run_proxy(f"postgresql://app@127.0.0.1:{port}/app?sslmode=require&sslnegotiation=direct")
+    told = await error(proxy)
+    assert "ALPN" in told.message
+    assert "sslnegotiation=postgres" in (told.hint or "")
+    listener.close()
+    assert set(heard) <= {b""}

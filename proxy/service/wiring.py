@@ -13,6 +13,7 @@ from proxy.session.settings import (
     ClassBehaviour,
     LimitSettings,
     ListenSettings,
+    OnSessionState,
     PoolMode,
     PoolSettings,
     SessionAttrs,
@@ -103,6 +104,12 @@ def pool_settings(config: Config) -> PoolSettings:
 
 def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
     return {
-        name: ClassBehaviour(PoolMode(one.pool_mode), one.priority, one.queue.timeout, one.flow_key)
+        name: ClassBehaviour(
+            PoolMode(one.pool_mode),
+            one.priority,
+            one.queue.timeout,
+            one.flow_key,
+            OnSessionState(one.on_session_state),
+        )
         for name, one in config.classes.items()
     }

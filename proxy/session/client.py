@@ -27,7 +27,7 @@ from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
 from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
-from proxy.session.settings import PoolMode
+from proxy.session.settings import OnSessionState, PoolMode
 from proxy.session.statement_mode import block_opens_at
 from proxy.session.statements import NO_UNNAMED, NONE, ClientStatements
 from proxy.session.translation import Translation, held_from
@@ -432,7 +432,16 @@ class ClientConnection(Holder):
                     self._send(server, buffer, facts, seen)
         else:
             self._keep(buffer, facts)
-            self._request_slot(unbounded=bool(seen.pins))
+            self._request_slot_for(seen)
+
+    def _request_slot_for(self, seen: Examination) -> None:
+        """For what may not be granted at once."""
+        if not seen.pins:
+            self._request_slot(unbounded=False)
+        elif self._on_session_state is OnSessionState.REJECT:
+            self._refuse_unit(refusals.session_state_rejected(self.class_name, seen.pins))
+        else:
+            self._request_slot(unbounded=self._on_session_state is OnSessionState.PIN)
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
         local = self._local or LocalAnswers(self)
@@ -796,10 +805,20 @@ class ClientConnection(Holder):
         elif self._state is not None and self._state.unsure:
             self._desk.measures.parameters_asked += 1
             server.transport.write(server.inject_question(self._state.ask()))
+        elif self._state is not None and self._state.ignored:
+            self._discard_state(server, self._state)
         else:
             self._release_server(server)
             if self._backlog.size:
                 self._go_on()
+
+    def _discard_state(self, server: ServerConnection, state: SessionState) -> None:
+        """The client's settings are noted first: those of the connection are gone with the rest."""
+        if server.settings is not self.settings:
+            self._settings_changed(server.settings)
+        state.ignored, state.was_discarded = False, True
+        server.statements.all_deallocated()
+        server.transport.write(server.inject("DISCARD ALL", want=self.pool.table.neutral))
 
     def _end_open_unit(self, server: ServerConnection) -> None:
         """Parse or Describe without a Sync, and all of it is answered: a Sync of ours gives the connection back.
@@ -841,7 +860,9 @@ class ClientConnection(Holder):
         if self._server_paused:
             self._server_paused = False
             server.transport.resume_reading()
-        if server.settings is not self.settings:
+        if self._state is not None and self._state.was_discarded:
+            self._state.was_discarded = False
+        elif server.settings is not self.settings:
             self._settings_changed(server.settings)
         self.pool.put_idle(server)
         self._give_slot_back(now)
@@ -928,6 +949,8 @@ class ClientConnection(Holder):
             server.retire_at = 0.0  # a RESET whose outcome is not seen: nobody else may get this connection
         if not seen.pins:
             return True
+        if self._on_session_state is not OnSessionState.PIN:
+            return self._does_not_pin(server, state, seen, buffer, facts)
         if not self._unbounded and not self.session_hold:
             refusal = self._gate.request_pin(self.id)
             if refusal is not None:
@@ -937,6 +960,25 @@ class ClientConnection(Holder):
         for reason in seen.pins - state.pins:
             self._desk.measures.pins[self.class_name, reason.value] += 1
         state.pins |= seen.pins
+        return True
+
+    @property
+    def _on_session_state(self) -> OnSessionState:
+        if self.session_hold:
+            return OnSessionState.PIN  # held for the session anyhow
+        return self._desk.behaviour(self.class_name).on_session_state
+
+    def _does_not_pin(
+        self, server: ServerConnection, state: SessionState, seen: Examination, buffer: bytes, facts: Sequence[Fact]
+    ) -> bool:
+        """The class rejects what cannot follow the client, or lets it go with the transaction."""
+        if self._on_session_state is OnSessionState.REJECT:
+            error = refusals.session_state_rejected(self.class_name, seen.pins)
+            self._refuse_in_transaction(server, error, buffer, facts)
+            return False
+        state.ignored = True
+        if seen.pins & NEVER_CLEARED:
+            server.retire_at = 0.0
         return True
 
     def ready(self, failed: bool) -> None:

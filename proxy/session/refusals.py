@@ -6,12 +6,13 @@ Source: PostgreSQL manual, "PostgreSQL Error Codes" (errcodes-appendix). The phr
 "closed the connection" are avoided: drivers match on them and throw whole pools away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
 from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
 from proxy.wire.messages import ErrorFields
+from proxy.wire.sql import PinReason
 
 TOO_MANY_CONNECTIONS: Final = "53300"
 CANNOT_CONNECT_NOW: Final = "57P03"
@@ -164,6 +165,14 @@ def no_transaction_block(class_name: str, severity: str) -> ErrorFields:
     text = f'class "{class_name}" runs single statements: no transaction block, no text too long to be looked at'
     hint = f"set classes.{class_name}.pool_mode to transaction, or raise limits.max_inspected_bytes for a long text"
     return ErrorFields(severity, "0A000", text, f"class={class_name} pool_mode=statement", hint)
+
+
+def session_state_rejected(class_name: str, reasons: Collection[PinReason]) -> ErrorFields:
+    """Where `on_session_state` is reject."""
+    names = ", ".join(sorted(reason.value for reason in reasons))
+    text = f'class "{class_name}" does not let a statement change the session: {names}'
+    hint = f"set classes.{class_name}.on_session_state to pin, or classes.{class_name}.pool_mode to session"
+    return ErrorFields("ERROR", "0A000", text, f"class={class_name} on_session_state=reject", hint)
 
 
 def statement_exists(name: bytes) -> ErrorFields:

@@ -27,14 +27,18 @@ class SessionState:
     """Of one client, from the first statement on that leaves something behind. `own` are its startup parameters.
 
     `unsure` are parameters that may have changed; `asked` those of which the server has been asked, in order.
+    `ignored`: what is left behind has to be discarded before anybody else gets the connection; `was_discarded`: it has
+    been, and the connection's settings are not the client's any more.
     """
 
-    __slots__ = ("_clears", "_own", "_reset", "asked", "pins", "unsure")
+    __slots__ = ("_clears", "_own", "_reset", "asked", "ignored", "pins", "unsure", "was_discarded")
 
     def __init__(self, own: Mapping[str, str]) -> None:
         self.pins = NO_PINS
         self.unsure = _NO_NAMES
         self.asked: list[str] = []
+        self.ignored = False
+        self.was_discarded = False
         self._own = own
         self._clears: SqlFacts = PLAIN
         self._reset: frozenset[str] = frozenset()  # own startup parameters that a RESET under way takes away
@@ -42,7 +46,7 @@ class SessionState:
     @property
     def is_dirty(self) -> bool:
         """Its connection is not as it is said to be."""
-        return bool(self.pins or self.unsure or self.asked)
+        return bool(self.pins or self.unsure or self.asked or self.ignored)
 
     def changed(self, seen: Examination, table: SettingsTable, *settings: Settings) -> None:
         """A statement has been sent that changes parameters; `settings` are those that it may have found."""

@@ -21,6 +21,14 @@ class PoolMode(Enum):
     STATEMENT = "statement"
 
 
+class OnSessionState(Enum):
+    """What becomes of a statement whose effect on the session cannot follow the client."""
+
+    PIN = "pin"
+    REJECT = "reject"
+    IGNORE = "ignore"
+
+
 class SslMode(Enum):
     """libpq's `sslmode`, as far as it changes what is dialled."""
 
@@ -148,6 +156,7 @@ class ClassBehaviour:
     priority: int = 5
     queue_timeout_seconds: float = 20.0
     flow_key: str = "identity"
+    on_session_state: OnSessionState = OnSessionState.PIN
 
 
 @dataclass(frozen=True, slots=True)

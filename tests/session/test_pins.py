@@ -149,3 +149,45 @@ async def test_discard_all_unpins_with_a_pipelined_query_behind_it(
         for _ in range(2):
             assert (await client.answer()).status == "I"
         await proxy.until_free()
+
+
+# -- on_session_state -------------------------------------------------------------------------------------------------
+
+
+def behaving(on_session_state: str) -> dict[str, object]:
+    return {"classes": {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": on_session_state}}}
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+async def test_a_class_may_reject_what_would_pin(run_proxy: RunProxy, extended: bool) -> None:
+    proxy = await run_proxy(**behaving("reject"))
+    client = await proxy.connect()
+    ask = client.extended if extended else client.query
+    answer = await ask("listen rejected")
+    assert answer.error is not None
+    assert (answer.error.code, answer.status) == ("0A000", "I")
+    assert "classes.all.on_session_state" in (answer.error.hint or "")
+    await client.query("begin")
+    answer = await ask("create temp table rejected (n int)")
+    assert (answer.codes, answer.status) == (["0A000"], "E")
+    await client.query("rollback")
+    assert (await ask("set work_mem = '1MB'")).errors == [], "what follows the client is no matter"
+    assert await client.value("show work_mem") == "1MB"
+    assert proxy.measures.pins == {}
+
+
+async def test_a_class_may_ignore_what_would_pin_and_it_is_gone_with_the_transaction(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**behaving("ignore"), budget={"total": 2})
+    client, other = await proxy.connect(TimeZone="Asia/Tokyo"), await proxy.connect()
+    await client.query("set work_mem = '1MB'")
+    await client.query("begin; create temp table ignored (n int); select pg_advisory_lock(4712)")
+    assert await client.value("select to_regclass('ignored')") == "ignored"
+    await client.query("commit")
+    await proxy.until_free()
+    for one in (other, client):
+        answer = await one.query("select to_regclass('ignored'), count(*) from pg_locks where locktype = 'advisory'")
+        assert answer.rows == [(None, "0")]
+    assert await client.value("show work_mem") == "1MB"
+    assert await client.value("show timezone") == "Asia/Tokyo"
+    assert await other.value("show work_mem") == "4MB"
+    assert proxy.measures.pins == {}

@@ -163,6 +163,11 @@ class PriorityClass(Section):
         default="transaction",
         description="when a client gives its server connection back: transaction, session, statement",
     )
+    on_session_state: Annotated[Literal["pin", "reject", "ignore"], fields.choice("pin", "reject", "ignore")] = Field(
+        default="pin",
+        description="what cannot follow a client (LISTEN, a temporary table ...): pin its connection, reject the"
+        " statement, or ignore it: gone with the transaction",
+    )
     queue: Queue = Field(default_factory=Queue, description="waiting for a slot")
     max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
         default=None, description="client connections at once; 1 makes the class a mutex"

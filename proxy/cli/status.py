@@ -13,6 +13,7 @@ from proxy.cli.output import print_json, print_table
 from proxy.cli.remote import address_of, ask, remote_options
 
 WATCH_EVERY_SECONDS = 1.0
+_PINS_SHOWN = 5
 COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "pinned", "waiting", "oldest wait", "state")
 
 
@@ -84,7 +85,17 @@ def _totals(document: dict[str, Any]) -> list[str]:
         f"{clients['idle']} idle",
         f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
-    return [*lines, *_unmatched(document["unmatched"])]
+    return [*lines, *_pins(document["pins"]), *_unmatched(document["unmatched"])]
+
+
+def _pins(pins: list[dict[str, Any]]) -> list[str]:
+    """Who holds a server connection from one transaction to the next, and for what."""
+    shown = [
+        f"{one['clients']} of {one['class']} ({one['application_name'] or 'no name'}: {one['reason']})"
+        for one in pins[:_PINS_SHOWN]
+    ]
+    more = [f"and {len(pins) - _PINS_SHOWN} more"] if len(pins) > _PINS_SHOWN else []
+    return [f"pinned: {', '.join([*shown, *more])}"] if pins else []
 
 
 def _readiness(document: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.history import History
-from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, pinned_limit_of
+from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, fold_pins, pinned_limit_of
 from proxy.session.histogram import Histogram
 from proxy.session.measures import Measures
 
@@ -148,6 +148,8 @@ class PgheadroomCollector(Collector):
         for key, count in fold_names(self._view.client_counts()).items():
             clients.add_metric(list(key), count)
         yield clients
+        yield _pinned_clients(self._view)
+        yield from _prepared_statements(self._view)
         yield _server_connections(self._view.server_connection_counts())
         yield from _server_facts(self._view)
 
@@ -236,6 +238,28 @@ def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
         total += count
         buckets.append((bound, total))
     return buckets
+
+
+def _pinned_clients(view: ProcessView) -> Metric:
+    family = GaugeMetricFamily(
+        f"{PREFIX}pinned_clients",
+        'Clients that hold a server connection for their session state, by what did it. Rare names count as "other".',
+        labels=["class", "application_name", "reason"],
+    )
+    for key, count in fold_pins(view.pins()).items():
+        family.add_metric(list(key), count)
+    return family
+
+
+def _prepared_statements(view: ProcessView) -> Iterator[Metric]:
+    counts = view.prepared_statements()
+    texts = "Different prepared statements of the protocol that a client or a server connection knows."
+    yield GaugeMetricFamily(f"{PREFIX}prepared_statements", texts, value=counts.shared)
+    yield GaugeMetricFamily(
+        f"{PREFIX}prepared_statement_bytes", "Bytes of the texts of these, each held once.", value=counts.bytes
+    )
+    parsed = "Prepared statements on all server connections; each has at most pool.max_prepared_statements."
+    yield GaugeMetricFamily(f"{PREFIX}server_prepared_statements", parsed, value=counts.on_servers)
 
 
 def _server_connections(counts: ServerConnectionCounts) -> Metric:

@@ -13,6 +13,8 @@ from proxy.admission.snapshot import Snapshot
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    PinKey,
+    PreparedStatements,
     ServerConnectionCounts,
     Switch,
     SwitchRefused,
@@ -63,6 +65,19 @@ class RunningView:
             if state is not None:
                 counts[ClientKey(client.class_name, client.identity.application_name, state)] += 1
         return counts
+
+    def pins(self) -> Mapping[PinKey, int]:
+        pins: Counter[PinKey] = Counter()
+        for client in self._process.desk.clients:
+            for reason in client.pins:
+                pins[PinKey(client.class_name, client.identity.application_name, reason.value)] += 1
+        return pins
+
+    def prepared_statements(self) -> PreparedStatements:
+        registry = self._process.registry
+        shared = [one for pool in registry.pools.values() for one in pool.statements]
+        on_servers = sum(len(server.statements) for server in registry.connections)
+        return PreparedStatements(len(shared), sum(len(one.tail) for one in shared), on_servers)
 
     def server_connection_counts(self) -> ServerConnectionCounts:
         registry = self._process.registry

@@ -15,10 +15,12 @@ from proxy.service.history import History
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    PinKey,
     ProcessView,
     Switch,
     UnmatchedName,
     fold_names,
+    fold_pins,
     pinned_limit_of,
     readable_name,
 )
@@ -52,6 +54,8 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         },
         "server_connections": _server_connections(view),
         "clients": _by_state(clients.items()),
+        "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
+        "prepared_statements": asdict(view.prepared_statements()),
         "classes": [_class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
         "unmatched": _unmatched(view),
     }
@@ -108,6 +112,10 @@ def _class_document(
         "reason": view.class_reasons().get(reading.name, ""),
         "last_switch": None if switch is None else switch_document(switch),
     }
+
+
+def _pin_document(key: PinKey) -> Document:
+    return {"class": key.class_name, "application_name": key.application_name, "reason": key.reason}
 
 
 def _refusals(reading: ClassSnapshot, outside_queue: Mapping[tuple[str, str], int]) -> dict[str, int]:

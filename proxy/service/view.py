@@ -70,6 +70,23 @@ class Unmatched:
     names: tuple[UnmatchedName, ...] = ()
 
 
+class PinKey(NamedTuple):
+    """Why clients of one application hold their server connections: the reason as in `class_pins_total`."""
+
+    class_name: str
+    application_name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStatements:
+    """Statements of the protocol: different ones that somebody knows, the bytes of their texts, parsed on servers."""
+
+    shared: int = 0
+    bytes: int = 0
+    on_servers: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Switch:
     """The last order given to a class, by whom and why; `at` in Unix seconds."""
@@ -102,6 +119,11 @@ class ProcessView(Protocol):
 
     def client_counts(self) -> Mapping[ClientKey, int]:
         """Client connections now. May hold any number of names: readers fold them with `fold_names`."""
+
+    def pins(self) -> Mapping[PinKey, int]:
+        """Clients that are pinned now; one with two reasons counts for each. Readers fold them with `fold_pins`."""
+
+    def prepared_statements(self) -> PreparedStatements: ...
 
     def server_connection_counts(self) -> ServerConnectionCounts: ...
 
@@ -143,6 +165,23 @@ def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLA
         (key if key.application_name in kept[key.class_name] else _renamed(key, OTHER), count)
         for key, count in readable.items()
     )
+
+
+def fold_pins(pins: Mapping[PinKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[PinKey, int]:
+    """The same for pins, the most frequent first: of each class `shown` names are kept, the others are OTHER."""
+    totals: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for key, count in pins.items():
+        totals[key.class_name, readable_name(key.application_name)] += count
+    ranked = sorted(totals, key=lambda one: (-totals[one], one))
+    kept: defaultdict[str, set[str]] = defaultdict(set)
+    for class_name, name in ranked:
+        if len(kept[class_name]) < shown:
+            kept[class_name].add(name)
+    sums: defaultdict[PinKey, int] = defaultdict(int)
+    for key, count in pins.items():
+        name = readable_name(key.application_name)
+        sums[key._replace(application_name=name if name in kept[key.class_name] else OTHER)] += count
+    return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _renamed(key: ClientKey, name: str) -> ClientKey:

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.admission.decisions import RefusalReason
 from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector, process_registry, render
-from proxy.service.view import NAMES_SHOWN_PER_CLASS, ClientKey, ClientState, fold_names
+from proxy.service.view import NAMES_SHOWN_PER_CLASS, OTHER, ClientKey, ClientState, PinKey, fold_names, fold_pins
 from tests.support.fake_view import FakeView, bad_day
 
 # The list of the design, with the suffixes of the exposition.
@@ -224,3 +224,12 @@ def test_amplification_forgets_what_is_older_than_a_minute():
         history.observe(view, at=at)
 
     assert history.retry_amplification("bulk") == 1.0
+
+
+def test_pins_of_rare_names_are_added_up_and_of_each_reason():
+    counts = {PinKey("web", f"web-{number}", "listen"): 1 for number in range(NAMES_SHOWN_PER_CLASS + 5)}
+    counts |= {PinKey("web", "often", reason): 9 for reason in ("listen", "temporary_table")}
+    folded = fold_pins(counts)
+    assert sum(folded.values()) == sum(counts.values())
+    assert next(iter(folded.items())) == (PinKey("web", "often", "listen"), 9)
+    assert folded[PinKey("web", OTHER, "listen")] == 6

@@ -2,6 +2,8 @@
 
 import pytest
 
+from proxy.service.running_view import RunningView
+from proxy.service.view import PinKey
 from tests.session.fake_server import FakeServer
 from tests.support.eventually import eventually
 from tests.support.running import RunProxy
@@ -191,3 +193,11 @@ async def test_a_class_may_ignore_what_would_pin_and_it_is_gone_with_the_transac
     assert await client.value("show timezone") == "Asia/Tokyo"
     assert await other.value("show work_mem") == "4MB"
     assert proxy.measures.pins == {}
+
+
+async def test_who_is_pinned_and_why_is_shown_by_application(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy()
+    for name, statement in (("cron", "listen a"), ("cron", "listen a; create temp table shown (n int)")):
+        await (await proxy.connect(application_name=name)).query(statement)
+    view = RunningView(proxy.process)
+    assert view.pins() == {PinKey("all", "cron", "listen"): 2, PinKey("all", "cron", "temporary_table"): 1}

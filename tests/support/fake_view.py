@@ -11,6 +11,8 @@ from proxy.admission.snapshot import Snapshot
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    PinKey,
+    PreparedStatements,
     ServerConnectionCounts,
     Switch,
     SwitchRefused,
@@ -42,6 +44,8 @@ class FakeView:
         self.now = 100.0
         self.controller = Controller(settings, now=0.0)
         self.counts: dict[ClientKey, int] = {}
+        self.pinned: dict[PinKey, int] = {}
+        self.statements = PreparedStatements()
         self.servers = ServerConnectionCounts()
         self.external: int | None = None
         self.max_connections: int | None = None
@@ -79,6 +83,12 @@ class FakeView:
 
     def client_counts(self) -> Mapping[ClientKey, int]:
         return self.counts
+
+    def pins(self) -> Mapping[PinKey, int]:
+        return self.pinned
+
+    def prepared_statements(self) -> PreparedStatements:
+        return self.statements
 
     def server_connection_counts(self) -> ServerConnectionCounts:
         return self.servers
@@ -127,6 +137,8 @@ def bad_day() -> FakeView:
     _connect_clients(view)
     _observe(view)
     view.servers = ServerConnectionCounts(dialling=1, in_use=view.snapshot().in_use, idle=3, closing=1)
+    view.pinned = {PinKey("bulk", "import", "temporary_table"): 2}
+    view.statements = PreparedStatements(12, 3400, 40)
     view.external, view.max_connections = 7, 100
     view.outside = {("bulk", "max_clients"): 2}
     view.reasons = {"web": "p95 of a normal hour is 26", "bulk": "may always wait", "admin": "a shell in an incident"}

@@ -28,8 +28,9 @@ from proxy.session.statements import StatementTable
 from proxy.session.tasks import TaskGroup
 from proxy.session.urgency import UrgentQueue
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.login import Credentials, ServerLogin
+from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
+from proxy.wire.server_login import ServerLogin
 
 log = structlog.get_logger()
 

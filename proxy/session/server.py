@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from proxy.session import clock
 from proxy.session.awaited import Awaited
+from proxy.session.encryption import server_certificate_der
 from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
 from proxy.session.replies import COMPLETIONS, READY_AFTER, RESULT_CHANGED, Replies
@@ -25,8 +26,9 @@ from proxy.session.transports import set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact, server_cursor
-from proxy.wire.login import LoginState, ServerLogin
+from proxy.wire.login import LoginState
 from proxy.wire.messages import ErrorFields
+from proxy.wire.server_login import ServerLogin
 
 # Held until whole, because a decision hangs on them. Everything else streams through.
 _WANTED: Final = bytes(
@@ -179,6 +181,8 @@ class ServerConnection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = set_up(transport)
+        is_local = not isinstance(transport.get_extra_info("peername"), tuple)
+        self._login.runs_on(server_certificate_der(transport), is_local=is_local)
         self.transport.write(self._login.start())
 
     def data_received(self, data: bytes) -> None:

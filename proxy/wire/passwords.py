@@ -8,12 +8,10 @@ Source: manual, "Password Authentication" (auth-password); get_password_type() o
 import hashlib
 import hmac
 import re
-import secrets
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-from proxy.wire import scram
 from proxy.wire.scram import ScramVerifier, derive_keys, make_verifier, parse_verifier_or_none
 
 
@@ -25,7 +23,7 @@ class PasswordKind(Enum):
     SCRAM = "scram"
 
 
-@dataclass(frozen=True)  # no slots: the verifier of a plaintext is made once and kept
+@dataclass(frozen=True)  # no slots: a verifier is read once and kept
 class StoredPassword:
     """One user's stored password. Made by `StoredPassword.parse`."""
 
@@ -43,10 +41,14 @@ class StoredPassword:
 
     @cached_property
     def verifier(self) -> ScramVerifier | None:
-        """What SCRAM checks against; None for an md5 hash, which it cannot use. A plaintext gets a salt of its own."""
+        """The verifier, where that is what is stored."""
+        return parse_verifier_or_none(self.secret) if self.kind is PasswordKind.SCRAM else None
+
+    def verifier_or_none(self, salt: bytes, iterations: int) -> ScramVerifier | None:
+        """What SCRAM checks against; None for an md5 hash, which it cannot use. A plaintext is salted with `salt`."""
         if self.kind is PasswordKind.PLAINTEXT:
-            return make_verifier(self.secret, secrets.token_bytes(scram.SALT_BYTES))
-        return parse_verifier_or_none(self.secret)
+            return make_verifier(self.secret, salt, iterations)
+        return self.verifier
 
     def md5_hash_or_none(self, user: str) -> str | None:
         """The stored md5 form; None for a SCRAM verifier, from which it cannot be told."""

@@ -1,7 +1,8 @@
-"""SCRAM-SHA-256, both sides, without channel binding.
+"""SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, both sides.
 
 Owns: verifiers and keys, the two exchanges, their messages.
-Does not know: the messages that carry the exchange (`login`), where verifiers come from (`passwords`).
+Does not know: the messages that carry the exchange (`login`), where verifiers come from (`passwords`), what a leg is
+bound to (`channel_binding`).
 Source: RFC 5802 (SCRAM), RFC 7677 (SCRAM-SHA-256); manual, "SASL Authentication" (sasl-authentication).
 
 Own code, because libpq sends an empty user name, and because the proxy needs the ClientKey that a proof reveals: with
@@ -21,6 +22,8 @@ from proxy.wire.errors import ProtocolViolation
 from proxy.wire.saslprep import prepare_password
 
 MECHANISM: Final = "SCRAM-SHA-256"
+MECHANISM_PLUS: Final = "SCRAM-SHA-256-PLUS"
+_BINDING_HEADER: Final = b"p=tls-server-end-point,,"  # the one kind of binding that PostgreSQL knows
 DEFAULT_ITERATIONS: Final = 4096
 # A server may ask for any number of hashings, and they are done before anything else is. A million takes half a second.
 MAX_ITERATIONS: Final = 1_000_000
@@ -78,19 +81,26 @@ def make_verifier(password: str, salt: bytes, iterations: int = DEFAULT_ITERATIO
     return derive_keys(password, salt, iterations).verifier
 
 
-def make_mock_verifier(user: str, secret: bytes) -> ScramVerifier:
-    """The verifier of somebody who does not exist: the same shape, the same salt every time, and no password fits it.
+def salt_of_user(user: str, secret: bytes) -> bytes:
+    """The salt a user is shown where none is stored: for a password kept in the clear, and for nobody at all.
 
-    Without it an exchange would tell who exists. `secret` is random and lives as long as the process.
+    The same for both and every time, or an exchange would tell who exists. `secret` is random and lives as long as the
+    process.
     """
-    name = user.encode("utf-8", "surrogateescape")
-    salt, stored_key, server_key = (
-        hmac.digest(secret, purpose + name, "sha256") for purpose in (b"salt ", b"stored ", b"server ")
-    )
-    return ScramVerifier(DEFAULT_ITERATIONS, salt[:SALT_BYTES], stored_key, server_key)
+    return _of_user(b"salt ", user, secret)[:SALT_BYTES]
 
 
-@lru_cache(maxsize=512)  # thousands of hashings each: a fleet that reconnects must not pay them again
+def make_mock_verifier(user: str, secret: bytes, iterations: int = DEFAULT_ITERATIONS) -> ScramVerifier:
+    """The verifier of somebody who does not exist: the same shape and salt every time, and no password fits it."""
+    stored_key, server_key = (_of_user(purpose, user, secret) for purpose in (b"stored ", b"server "))
+    return ScramVerifier(iterations, salt_of_user(user, secret), stored_key, server_key)
+
+
+def _of_user(purpose: bytes, user: str, secret: bytes) -> bytes:
+    return hmac.digest(secret, purpose + user.encode("utf-8", "surrogateescape"), "sha256")
+
+
+@lru_cache(maxsize=4096)  # thousands of hashings each: a fleet that reconnects must not pay them again
 def derive_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
     """The keys of a password under one salt."""
     salted = hashlib.pbkdf2_hmac("sha256", prepare_password(password), salt, iterations)
@@ -103,22 +113,30 @@ def derive_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
 class ScramServer:
     """One exchange seen from the server: `first`, then `final`.
 
-    Malformed messages are ProtocolViolations. A wrong proof is told by `final` returning None, for an unknown user
-    with a mock verifier as for a wrong password.
+    `binding` is what the leg can be bound to, where SCRAM-SHA-256-PLUS was offered because of it. Malformed messages
+    are ProtocolViolations. A wrong proof is told by `final` returning None, for an unknown user with a mock verifier as
+    for a wrong password.
     """
 
-    def __init__(self, verifier: ScramVerifier, *, nonce: str | None = None) -> None:
+    def __init__(self, verifier: ScramVerifier, *, binding: bytes | None = None, nonce: str | None = None) -> None:
         self._verifier = verifier
+        self._binding = binding
         self._nonce = _new_nonce() if nonce is None else nonce.encode("ascii")
         self._gs2_header = b""
         self._client_first_bare = b""
         self._server_first = b""
         self.client_key = b""
         """Known once `final` accepted the proof."""
+        self.is_bound_elsewhere = False
+        """The client saw another certificate than the one of this leg: its TLS does not end here."""
 
-    def first(self, client_first: bytes) -> bytes:
-        """Take the client-first-message; return the server-first-message. The user name in it is not looked at."""
+    def first(self, client_first: bytes, *, plus: bool = False) -> bytes:
+        """Take the client-first-message; return the server-first-message. The user name in it is not looked at.
+
+        `plus` tells that the client has chosen SCRAM-SHA-256-PLUS.
+        """
         self._gs2_header, self._client_first_bare = _split_gs2_header(client_first)
+        _check_binding_flag(self._gs2_header, plus=plus, offered=self._binding is not None)
         attributes = _attributes(self._client_first_bare, b"nr")
         self._nonce = _checked_nonce(attributes[1]) + self._nonce
         salt = b64encode(self._verifier.salt)
@@ -129,8 +147,13 @@ class ScramServer:
         """Take the client-final-message; return the server-final-message, or None where the proof is wrong."""
         without_proof, comma, proof = client_final.rpartition(b",p=")
         binding, nonce = _attributes(without_proof, b"cr")
-        if not comma or _base64(binding) != self._gs2_header:
+        is_plus = self._gs2_header == _BINDING_HEADER
+        bound_to = _base64(binding).removeprefix(self._gs2_header) if is_plus else b""
+        if not comma or _base64(binding) != self._gs2_header + bound_to:
             raise ProtocolViolation("malformed SCRAM message: the channel binding does not repeat the first message")
+        if is_plus and bound_to != self._binding:
+            self.is_bound_elsewhere = True
+            return None
         if not hmac.compare_digest(nonce, self._nonce):
             raise ProtocolViolation("invalid SCRAM response: the nonce does not match")
         auth_message = b",".join((self._client_first_bare, self._server_first, without_proof))
@@ -141,14 +164,27 @@ class ScramServer:
         return b"v=" + b64encode(hmac.digest(self._verifier.server_key, auth_message, "sha256"))
 
 
+
 class ScramClient:
     """One exchange seen from the client: `first`, then `final`, then `is_signed` of what the server ends with.
 
-    `secret` is a password, or the keys learnt from somebody who knew it.
+    `secret` is a password, or the keys learnt from somebody who knew it. With `binding` the exchange is that of
+    SCRAM-SHA-256-PLUS. `could_bind` tells the server that it would have been, had it offered that: where an attacker
+    took the offer away, the server notices.
     """
 
-    def __init__(self, secret: str | ScramKeys, *, user: str = "", nonce: str | None = None) -> None:
+    def __init__(
+        self,
+        secret: str | ScramKeys,
+        *,
+        binding: bytes | None = None,
+        could_bind: bool = False,
+        user: str = "",
+        nonce: str | None = None,
+    ) -> None:
         self._secret = secret
+        self._gs2_header = _BINDING_HEADER if binding is not None else b"y,," if could_bind else b"n,,"
+        self._binding = binding or b""
         self._nonce = _new_nonce() if nonce is None else nonce.encode("ascii")
         name = user.replace("=", "=3D").replace(",", "=2C").encode("utf-8", "surrogateescape")
         self._client_first_bare = b"n=" + name + b",r=" + self._nonce
@@ -156,7 +192,7 @@ class ScramClient:
 
     def first(self) -> bytes:
         """The client-first-message. The user name stays empty, as libpq's: the server takes the startup packet's."""
-        return b"n,," + self._client_first_bare
+        return self._gs2_header + self._client_first_bare
 
     def final(self, server_first: bytes) -> bytes:
         """Take the server-first-message; return the client-final-message.
@@ -167,7 +203,7 @@ class ScramClient:
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise ProtocolViolation("invalid SCRAM challenge: the nonce does not extend the client's")
         keys = self._keys(_base64(salt), _checked_iterations(iterations))
-        without_proof = b"c=biws,r=" + nonce  # biws: base64 of "n,,"
+        without_proof = b"c=" + b64encode(self._gs2_header + self._binding) + b",r=" + nonce
         auth_message = b",".join((self._client_first_bare, server_first, without_proof))
         self._server_signature = hmac.digest(keys.verifier.server_key, auth_message, "sha256")
         client_signature = hmac.digest(keys.verifier.stored_key, auth_message, "sha256")
@@ -193,16 +229,27 @@ def _new_nonce() -> bytes:
 
 
 def _split_gs2_header(client_first: bytes) -> tuple[bytes, bytes]:
-    """The header about channel binding and the rest. "y" is fine: no binding is offered, so none was suppressed."""
+    """The header about channel binding, and the rest."""
     flag, _, rest = client_first.partition(b",")
-    if flag.startswith(b"p="):
-        raise ProtocolViolation("the client asks for channel binding, which was not offered")
-    if flag not in (b"n", b"y"):
+    if flag not in (b"n", b"y") and not flag.startswith(b"p="):
         raise ProtocolViolation("malformed SCRAM message: unknown channel binding flag")
     authzid, comma, bare = rest.partition(b",")
     if authzid or not comma:
         raise ProtocolViolation("malformed SCRAM message: an authorization identity is not supported")
     return flag + b",,", bare
+
+
+def _check_binding_flag(gs2_header: bytes, *, plus: bool, offered: bool) -> None:
+    """As the server does: what the client says of channel binding has to agree with what was offered and chosen."""
+    flag = gs2_header[:1]
+    if flag == b"p" and not offered:
+        raise ProtocolViolation("the client asks for channel binding, which was not offered")
+    if plus != (flag == b"p"):
+        raise ProtocolViolation("the client's channel binding flag does not fit the SASL mechanism it selected")
+    if plus and gs2_header != _BINDING_HEADER:
+        raise ProtocolViolation("the client asks for a kind of channel binding other than tls-server-end-point")
+    if flag == b"y" and offered:
+        raise ProtocolViolation("the client believes that channel binding was not offered, and it was")
 
 
 def _attributes(data: bytes, names: bytes) -> list[bytes]:

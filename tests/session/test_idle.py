@@ -15,7 +15,7 @@ from proxy.session.measures import ClassMeasures
 from proxy.session.parameters import Folding, Settings
 from proxy.session.pool import Pool
 from proxy.session.server import ServerConnection
-from proxy.wire.login import ServerLogin
+from proxy.wire.server_login import ServerLogin
 
 
 class _Loop:

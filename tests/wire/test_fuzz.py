@@ -8,15 +8,20 @@ from hypothesis import strategies as st
 
 from proxy.wire import messages, startup
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.login import METHODS, ClientLogin, Credentials, LoginState, ServerLogin
+from proxy.wire.channel_binding import end_point_hash_or_none
+from proxy.wire.login import METHODS, ClientLogin, Credentials, LoginState
 from proxy.wire.passwords import StoredPassword, md5_hash
 from proxy.wire.scram import ScramClient, ScramServer, derive_keys, parse_verifier_or_none
+from proxy.wire.server_login import ServerLogin
 
 KEYS = derive_keys("pencil", b"salt", 10)
 STORED = [
     None,
     *(StoredPassword.parse(text) for text in ("pencil", md5_hash("alice", "pencil"), KEYS.verifier.format())),
 ]
+BINDINGS = [None, b"hash"]
+# A certificate of three parts, as short as can be: a signature by sha256WithRSAEncryption.
+SIGNED = bytes.fromhex("3016" "3003020100" "300b06092a864886f70d01010b" "03020000")
 CREDENTIALS = [
     None,
     Credentials(password="pencil"),
@@ -107,7 +112,7 @@ def test_stored_secrets(text):
 @fuzz
 @given(data=st.data(), stored=st.sampled_from(STORED))
 def test_clients_that_log_in(method, data, stored):
-    login = ClientLogin("alice", method, stored, mock_secret=b"secret")
+    login = ClientLogin("alice", method, stored, mock_secret=b"secret", binding=data.draw(st.sampled_from(BINDINGS)))
     login.start()
     answers = st.one_of(strings, scram_messages, scram_messages.map(initial_response))
     with contextlib.suppress(ProtocolViolation):
@@ -117,7 +122,16 @@ def test_clients_that_log_in(method, data, stored):
 
 
 def initial_response(data: bytes) -> bytes:
-    return messages.sasl_initial_response("SCRAM-SHA-256", data)[5:]
+    mechanism = "SCRAM-SHA-256-PLUS" if data.startswith(b"p") else "SCRAM-SHA-256"
+    return messages.sasl_initial_response(mechanism, data)[5:]
+
+
+@fuzz
+@given(der=st.binary(max_size=60), cut=st.integers(0, 60))
+def test_certificates(der, cut):
+    """Whatever a server shows: a hash, or nothing."""
+    assert end_point_hash_or_none(SIGNED) is not None
+    assert len(end_point_hash_or_none(SIGNED[:cut] + der) or bytes(32)) == 32
 
 
 @fuzz

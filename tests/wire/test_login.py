@@ -3,14 +3,17 @@
 import pytest
 
 from proxy.wire import messages
+from proxy.wire.channel_binding import end_point_hash_or_none
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import BACKEND_TYPES, FRONTEND_TYPES, Cursor
-from proxy.wire.login import METHODS, ClientLogin, Credentials, LoginState, ServerLogin
+from proxy.wire.login import METHODS, ClientLogin, Credentials, LoginFailure, LoginState
 from proxy.wire.messages import ErrorFields
 from proxy.wire.passwords import StoredPassword, md5_hash
 from proxy.wire.scram import derive_keys, make_verifier
+from proxy.wire.server_login import ChannelBinding, ServerLogin
 from proxy.wire.startup import parse_startup_packet
 
+CERTIFICATE = bytes.fromhex("3016" "3003020100" "300b06092a864886f70d01010b" "03020000")  # no more than is read of it
 KEYS = derive_keys("pencil", b"salt", 10)
 PLAINTEXT = StoredPassword.parse("pencil")
 MD5 = StoredPassword.parse(md5_hash("alice", "pencil"))
@@ -36,8 +39,9 @@ def log_in(client: ServerLogin, server: ClientLogin) -> None:
         client.receive(*message)
 
 
-def proxy_to_server(credentials, **options) -> ServerLogin:
+def proxy_to_server(credentials, *, shown=None, **options) -> ServerLogin:
     login = ServerLogin("alice", "shop", credentials, {}, **options)
+    login.runs_on(shown)
     login.start()
     return login
 
@@ -83,7 +87,7 @@ def test_who_does_not_is_refused_in_the_same_words_known_or_not(method, stored):
 
 
 def test_a_user_nobody_knows_is_refused_whatever_the_method_and_the_log_says_why():
-    for method in set(METHODS) - {"trust"}:
+    for method in set(METHODS) - {"trust", "passthrough"}:
         server = ClientLogin("alice", method, None, mock_secret=b"secret")
         log_in(proxy_to_server(Credentials(password="pencil"), allow_cleartext=True), server)
         assert server.error == SAYS_NO
@@ -123,6 +127,60 @@ def test_what_is_learnt_logs_in_to_the_server(method, stored, learnt):
     server = ClientLogin("alice", method, stored)
     log_in(proxy_to_server(Credentials(password="pencil"), allow_cleartext=True), server)
     assert server.credentials == learnt
+
+
+@pytest.mark.parametrize(
+    ("method", "stored", "password", "failure"),
+    [
+        ("scram", None, "pencil", LoginFailure.UNKNOWN_USER),
+        ("scram", SCRAM, "pencils", LoginFailure.WRONG_PASSWORD),
+        ("scram", MD5, "pencil", LoginFailure.UNUSABLE_SECRET),
+        ("cleartext", None, "pencil", LoginFailure.UNKNOWN_USER),
+        ("passthrough", None, "", LoginFailure.WRONG_PASSWORD),
+    ],
+)
+def test_a_failure_has_a_name_for_the_metrics(method, stored, password, failure):
+    server = ClientLogin("alice", method, stored, mock_secret=b"secret")
+    log_in(proxy_to_server(Credentials(password=password), allow_cleartext=True), server)
+    assert (server.state, server.failure) == (LoginState.REFUSED, failure)
+
+
+@pytest.mark.parametrize("stored", [PLAINTEXT, SCRAM])
+def test_over_tls_the_exchange_is_bound_to_the_certificate_both_see(stored):
+    server = ClientLogin("alice", "scram", stored, binding=end_point_hash_or_none(CERTIFICATE))
+    client = proxy_to_server(Credentials(password="pencil"), shown=CERTIFICATE, channel_binding=ChannelBinding.REQUIRE)
+    log_in(client, server)
+    finish(client)
+    assert (server.state, client.state) == (LoginState.ACCEPTED, LoginState.DONE)
+
+
+def test_a_client_behind_somebody_elses_tls_is_told_of_the_binding_and_not_of_its_password():
+    server = ClientLogin("alice", "scram", SCRAM, binding=b"what the client did not see")
+    log_in(proxy_to_server(Credentials(password="pencil"), shown=CERTIFICATE), server)
+    assert (server.state, server.failure) == (LoginState.REFUSED, LoginFailure.CHANNEL_BINDING)
+    assert "channel binding" in server.error.message
+    assert "channel_binding=disable" in server.error.hint
+
+
+def test_a_password_that_is_handed_on_is_judged_by_the_server():
+    server = handing_on("pencil")
+    assert server.credentials == Credentials(password="pencil")
+    server.server_accepted()
+    assert server.state is LoginState.ACCEPTED
+
+
+def test_a_password_that_the_server_refuses_is_kept_nowhere():
+    server = handing_on("pencils")
+    server.server_refused(SAYS_NO, LoginFailure.SERVER_REFUSED, "it says no")
+    assert (server.state, server.error, server.reason) == (LoginState.REFUSED, SAYS_NO, "it says no")
+    assert server.credentials == Credentials()
+
+
+def handing_on(password):
+    server = ClientLogin("alice", "passthrough", None)
+    log_in(proxy_to_server(Credentials(password=password), allow_cleartext=True), server)
+    assert server.state is LoginState.HANDED_ON
+    return server
 
 
 def test_credentials_do_not_show():
@@ -237,6 +295,69 @@ def test_keys_of_another_verifier_fail_with_the_remedy():
     assert client.state is LoginState.FAILED
     assert "another SCRAM secret" in client.error.message
     assert "pg_authid" in client.error.hint
+
+
+SCRAM_AND_PLUS = messages.authentication_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
+SCRAM_ALONE = messages.authentication_sasl(["SCRAM-SHA-256"])
+
+
+def answered(request_, **options):
+    """The mechanism and the first data that the proxy answers with."""
+    login = proxy_to_server(Credentials(password="pencil"), **options)
+    reply = login.receive(*framed(request_, BACKEND_TYPES)[0])
+    assert login.state is LoginState.WAITING, login.error
+    return messages.parse_sasl_initial_response(reply[5:])
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown", "mode", "mechanism", "flag"),
+    [
+        (SCRAM_AND_PLUS, CERTIFICATE, "prefer", "SCRAM-SHA-256-PLUS", b"p=tls-server-end-point,,"),
+        (SCRAM_AND_PLUS, CERTIFICATE, "require", "SCRAM-SHA-256-PLUS", b"p=tls-server-end-point,,"),
+        (SCRAM_AND_PLUS, CERTIFICATE, "disable", "SCRAM-SHA-256", b"n,,"),
+        (SCRAM_AND_PLUS, b"signed by nothing with a hash", "prefer", "SCRAM-SHA-256", b"n,,"),
+        (SCRAM_ALONE, CERTIFICATE, "prefer", "SCRAM-SHA-256", b"y,,"),
+        (SCRAM_ALONE, CERTIFICATE, "disable", "SCRAM-SHA-256", b"n,,"),
+        (SCRAM_ALONE, None, "prefer", "SCRAM-SHA-256", b"n,,"),
+    ],
+)
+def test_a_login_binds_where_it_may_and_can(request_, shown, mode, mechanism, flag):
+    selected, data = answered(request_, shown=shown, channel_binding=ChannelBinding(mode))
+    assert (selected, data.startswith(flag)) == (mechanism, True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown", "why"),
+    [
+        (SCRAM_ALONE, CERTIFICATE, "the server does not offer it"),
+        (SCRAM_ALONE, None, "the leg is not encrypted"),
+        (SCRAM_AND_PLUS, b"no certificate", "names no hash function"),
+        (messages.authentication_md5(b"salt"), CERTIFICATE, "the server asks for MD5_PASSWORD without it"),
+        (messages.authentication_cleartext(), CERTIFICATE, "the server asks for CLEARTEXT_PASSWORD without it"),
+        (messages.authentication_ok(), CERTIFICATE, "the server lets us in without it"),
+    ],
+)
+def test_a_required_binding_that_cannot_be_ends_the_login_before_anything_is_sent(request_, shown, why):
+    login = proxy_to_server(Credentials(password="x"), shown=shown, channel_binding=ChannelBinding.REQUIRE)
+    assert login.receive(*framed(request_, BACKEND_TYPES)[0]) == b""
+    assert login.state is LoginState.FAILED
+    assert why in login.error.message
+    assert "channel_binding" in login.error.hint
+
+
+def test_channel_binding_offered_without_tls_is_a_sign_of_somebody_in_between():
+    login = proxy_to_server(Credentials(password="x"))
+    login.receive(*framed(SCRAM_AND_PLUS, BACKEND_TYPES)[0])
+    assert "not encrypted" in login.error.message
+
+
+@pytest.mark.parametrize(("shown", "is_local"), [(CERTIFICATE, False), (None, True)])
+def test_a_cleartext_password_is_sent_where_nobody_listens(shown, is_local):
+    login = proxy_to_server(Credentials(password="x"))
+    login.runs_on(shown, is_local=is_local)
+    assert login.receive(*framed(messages.authentication_cleartext(), BACKEND_TYPES)[0]) == messages.password_message(
+        "x"
+    )
 
 
 @pytest.fixture

@@ -48,14 +48,14 @@ def test_an_md5_response_is_checked_where_the_hash_can_be_known(stored, fits):
     assert not stored.is_md5_response("alice", b"salt", b"")
 
 
-def test_a_plaintext_gets_one_verifier_for_good_and_its_own_salt():
-    one, other = StoredPassword.parse("pencil"), StoredPassword.parse("pencil")
-    assert one.verifier is one.verifier
-    assert one.verifier.salt != other.verifier.salt
+def test_a_plaintext_is_salted_as_it_is_told_and_a_stored_verifier_stays_as_it_is():
+    made = StoredPassword.parse("pencil").verifier_or_none(b"pepper", 7)
+    assert made == make_verifier("pencil", b"pepper", 7)
+    assert StoredPassword.parse(VERIFIER).verifier_or_none(b"pepper", 7).format() == VERIFIER
 
 
 def test_an_md5_hash_gives_no_verifier():
-    assert StoredPassword.parse(MD5_OF_ALICE).verifier is None
+    assert StoredPassword.parse(MD5_OF_ALICE).verifier_or_none(b"pepper", 7) is None
 
 
 def test_secrets_do_not_show_in_representations():

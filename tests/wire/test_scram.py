@@ -13,6 +13,7 @@ from proxy.wire.scram import (
     make_mock_verifier,
     make_verifier,
     parse_verifier_or_none,
+    salt_of_user,
 )
 
 # RFC 7677, section 3. The server's part of the nonce follows the client's.
@@ -142,6 +143,57 @@ def test_a_client_that_saw_no_channel_binding_offered_may_say_so(server):
     assert challenge.startswith(b"r=abc" + SERVER_NONCE.encode())
     without_proof = b"c=eSws," + challenge.partition(b",")[0]
     assert server.final(without_proof + b",p=" + b"A" * 43 + b"=") is None  # read to the end; only the proof is wrong
+
+
+def test_a_bound_exchange_repeats_the_hash_and_is_accepted():
+    client, server = ScramClient("pencil", binding=b"hash"), bound_server(b"hash")
+    assert client.is_signed(server.final(client.final(server.first(client.first(), plus=True))))
+    assert not server.is_bound_elsewhere
+
+
+def test_a_client_that_saw_another_certificate_is_told_apart_from_a_wrong_password():
+    """Somebody between two TLS legs passes every message on as it is."""
+    client, server = ScramClient("pencil", binding=b"his"), bound_server(b"ours")
+    assert server.final(client.final(server.first(client.first(), plus=True))) is None
+    assert server.is_bound_elsewhere
+    stranger, server = ScramClient("pencils", binding=b"ours"), bound_server(b"ours")
+    assert server.final(stranger.final(server.first(stranger.first(), plus=True))) is None
+    assert not server.is_bound_elsewhere
+
+
+@pytest.mark.parametrize(
+    ("client_first", "plus", "sentence"),
+    [
+        (b"p=tls-server-end-point,,n=,r=abc", False, "does not fit the SASL mechanism"),
+        (b"n,,n=,r=abc", True, "does not fit the SASL mechanism"),
+        (b"p=tls-unique,,n=,r=abc", True, "other than tls-server-end-point"),
+        (b"y,,n=,r=abc", False, "believes that channel binding was not offered"),
+    ],
+)
+def test_what_a_client_says_of_channel_binding_has_to_fit_what_was_offered(client_first, plus, sentence):
+    with pytest.raises(ProtocolViolation, match=sentence):
+        bound_server(b"hash").first(client_first, plus=plus)
+
+
+def test_a_client_need_not_bind_although_it_was_offered():
+    client, server = ScramClient("pencil"), bound_server(b"hash")
+    assert client.is_signed(exchange(client, server))
+
+
+def test_a_client_that_could_bind_says_so_where_that_was_not_offered():
+    assert ScramClient("pencil", could_bind=True).first().startswith(b"y,,")
+    assert ScramClient("pencil", binding=b"hash", could_bind=True).first().startswith(b"p=tls-server-end-point,,")
+
+
+def bound_server(binding: bytes) -> ScramServer:
+    return ScramServer(make_verifier("pencil", SALT), binding=binding)
+
+
+def test_a_mock_verifier_shows_the_salt_of_a_password_kept_in_the_clear_and_nothing_fits_it():
+    mock = make_mock_verifier("alice", b"secret", 4000)
+    assert (mock.salt, mock.iterations) == (salt_of_user("alice", b"secret"), 4000)
+    assert mock.salt != salt_of_user("bob", b"secret")
+    assert exchange(ScramClient(""), ScramServer(mock)) is None
 
 
 def test_extensions_behind_the_known_attributes_are_let_be(server):

@@ -15,7 +15,10 @@ def set_up_logging(level: str, format_name: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if format_name == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Where rich is installed, structlog's own choice shows the values of local variables: passwords, query texts.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,

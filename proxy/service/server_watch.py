@@ -10,21 +10,18 @@ from typing import Final
 
 import structlog
 
-from proxy.admission.classes import INTERNAL_CLASS, ClientId
-from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.wiring import upstream_settings
-from proxy.session import clock
 from proxy.session.connector import Connector
 from proxy.session.frontdesk import Frontdesk
+from proxy.session.internal import InternalSlot, NoInternalSlot, own_pool
 from proxy.session.measures import Measures
 from proxy.session.own_query import OwnQuery, OwnQueryFailed, Row
 from proxy.session.pool import Pool, Registry
 from proxy.session.server import ServerConnection
 from proxy.session.settings import PoolSettings, UpstreamSettings
 from proxy.session.tasks import TaskGroup
-from proxy.wire.login import Credentials
 
 log = structlog.get_logger("pgheadroom.server")
 
@@ -73,52 +70,6 @@ def _facts(row: Row, process_id: int) -> ServerFacts:
     )
 
 
-def own_pool(registry: Registry, upstream: UpstreamSettings) -> Pool:
-    """The pool of the proxy's own queries: the user of the upstream URL; it also tries while the server is down."""
-    pool = registry.pool(upstream.database, upstream.user)
-    if pool.credentials is None:
-        pool.credentials = Credentials(password=upstream.password)
-    pool.tries_while_down = True
-    return pool
-
-
-class InternalSlot:
-    """A slot of the class `internal` for the time of one query."""
-
-    def __init__(self, desk: Frontdesk) -> None:
-        self._desk = desk
-        self.id: ClientId = desk.next_client_id()
-        self._answer: asyncio.Future[bool] = desk.loop.create_future()
-
-    async def __aenter__(self) -> None:
-        self._desk.gate.request(self, INTERNAL_CLASS, "internal")
-        try:
-            is_granted = await self._answer
-        except asyncio.CancelledError:
-            self._give_up()
-            raise
-        if not is_granted:
-            raise ServerUnreachable("the proxy has no slot for its own queries")
-
-    async def __aexit__(self, *_: object) -> None:
-        self._desk.gate.release(self.id, clock.now())
-
-    def _give_up(self) -> None:
-        """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
-        if self._answer.cancelled():
-            self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
-        elif self._answer.result():
-            self._desk.gate.release(self.id, clock.now())
-
-    def granted(self, grant: Grant) -> None:
-        self._answer.set_result(True)
-
-    def refused(self, refusal: Refuse) -> None:
-        self._answer.set_result(False)
-
-    def still_waiting(self, event: StillWaiting) -> None: ...
-
-
 class ServerWatch:
     """Knows the server's facts and tells when they are new; tries a server that is down until it answers."""
 
@@ -134,8 +85,11 @@ class ServerWatch:
         desk = self._desk
         # Behind a pooler these are the pooler's numbers, and name nobody.
         own = [server.process_id for server in desk.registry.connections if server.process_id]
-        async with InternalSlot(desk):
-            facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
+        try:
+            async with InternalSlot(desk):
+                facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
+        except NoInternalSlot as refusal:
+            raise ServerUnreachable(str(refusal)) from refusal
         self.facts = facts
         self._learnt(facts)
         return facts
@@ -193,7 +147,7 @@ class ServerWatch:
         try:
             async with InternalSlot(desk):
                 return bool(await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run())
-        except (OwnQueryFailed, ServerUnreachable):
+        except (OwnQueryFailed, NoInternalSlot):
             return True  # not known, so it counts
 
 

@@ -1,4 +1,4 @@
-"""The slot of the proxy's own queries."""
+"""Slots of the class `internal`, for what the proxy does of its own."""
 
 import asyncio
 from itertools import count
@@ -8,9 +8,9 @@ import pytest
 
 from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassSettings, ClientId
 from proxy.admission.controller import Controller
-from proxy.service.server_watch import InternalSlot
 from proxy.session import clock
 from proxy.session.gate import Gate
+from proxy.session.internal import InternalSlot
 from proxy.session.measures import Measures
 
 

@@ -1,0 +1,68 @@
+"""What the proxy's own connections need: the pool of the upstream's user, and slots of the class `internal`.
+
+Owns: how such a slot is asked for and given back.
+Does not know: what it is used for.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from proxy.admission.classes import INTERNAL_CLASS, ClientId
+from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.session import clock
+from proxy.session.pool import Pool, Registry
+from proxy.session.settings import UpstreamSettings
+from proxy.wire.login import Credentials
+
+if TYPE_CHECKING:
+    from proxy.session.frontdesk import Frontdesk
+
+
+def own_pool(registry: Registry, upstream: UpstreamSettings) -> Pool:
+    """The pool of the proxy's own queries: the user of the upstream URL; it also tries while the server is down."""
+    pool = registry.pool(upstream.database, upstream.user)
+    if pool.credentials is None:
+        pool.credentials = Credentials(password=upstream.password)
+    pool.tries_while_down = True
+    return pool
+
+
+class NoInternalSlot(Exception):  # noqa: N818 - says what happened
+    """No slot came within the queue's time; nothing is held."""
+
+
+class InternalSlot:
+    """A slot of the class `internal` for the time of one query or login. Entering raises NoInternalSlot."""
+
+    def __init__(self, desk: "Frontdesk") -> None:
+        self._desk = desk
+        self.id: ClientId = desk.next_client_id()
+        self._answer: asyncio.Future[bool] = desk.loop.create_future()
+
+    async def __aenter__(self) -> None:
+        self._desk.gate.request(self, INTERNAL_CLASS, "internal")
+        try:
+            is_granted = await self._answer
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
+        if not is_granted:
+            raise NoInternalSlot("the proxy has no slot for its own queries")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._desk.gate.release(self.id, clock.now())
+
+    def _give_up(self) -> None:
+        """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
+        if self._answer.cancelled():
+            self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
+        elif self._answer.result():
+            self._desk.gate.release(self.id, clock.now())
+
+    def granted(self, grant: Grant) -> None:
+        self._answer.set_result(True)
+
+    def refused(self, refusal: Refuse) -> None:
+        self._answer.set_result(False)
+
+    def still_waiting(self, event: StillWaiting) -> None: ...

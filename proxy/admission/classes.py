@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 ClientId = NewType("ClientId", int)
 
@@ -144,12 +144,15 @@ class BudgetSettings:
                 yield f'class "{INTERNAL_CLASS}": reserved is 0; the proxy\'s own connections need at least 1'
 
 
-def with_internal_class(settings: BudgetSettings) -> BudgetSettings:
+INTERNAL_LIMIT: Final = 2  # one for what asks without end, and one for what must not wait behind it
+
+
+def with_internal_class(settings: BudgetSettings, *, limit: int = INTERNAL_LIMIT) -> BudgetSettings:
     """The settings with the class of the proxy's own connections in front, unless it is there already.
 
     In front, because it is then the last of its priority to lose its reservation when the budget shrinks.
     """
     if any(one.name == INTERNAL_CLASS for one in settings.classes):
         return settings
-    internal = ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, lendable=0, limit=2)
+    internal = ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, lendable=0, limit=limit)
     return replace(settings, classes=(internal, *settings.classes))

@@ -7,7 +7,7 @@ Every number in the configuration is that of one instance. `total: auto` is what
 divided by `instances`.
 """
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, with_internal_class
+from proxy.admission.classes import INTERNAL_LIMIT, BudgetSettings, ClassSettings, with_internal_class
 from proxy.admission.classification import Classifier, MatchEntry
 from proxy.service.config.model import Config, Match, PriorityClass
 from proxy.service.server_facts import ServerFacts
@@ -45,7 +45,8 @@ def budget_settings(config: Config, total: int) -> BudgetSettings:
             headroom=headroom.size,
             headroom_for=frozenset(headroom.for_classes),
             classes=tuple(_class_settings(name, one) for name, one in config.classes.items()),
-        )
+        ),
+        limit=INTERNAL_LIMIT + (config.auth.passthrough_dials if config.auth.uses("passthrough") else 0),
     )
 
 

@@ -1,40 +1,23 @@
 """The part of the start-up check about who gets in, as what, and over which wire.
 
-Owns: the rules about listeners, authentication, TLS, the files they need, and how clients are told apart.
-Does not know: the budget's numbers (check.py does).
+Owns: the rules about listeners, TLS, the files they need, and how clients are told apart.
+Does not know: the budget's numbers (check.py does), what clients have to prove (check_authentication.py does).
 """
 
-import ipaddress
-import stat
-from pathlib import Path
-
-from proxy.service.config.errors import ConfigError
-from proxy.service.config.errors import Path as KeyPath
+from proxy.service.check_authentication import report_authentication
+from proxy.service.check_files import is_loopback, report_file
 from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
-from proxy.service.config.users import load_users
 from proxy.service.findings import Reporter
 from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_tls
-
-_ALL_USERS_SHOWN = 5
 
 
 def report_access(report: Reporter, config: Config) -> None:
     _report_listeners(report, config)
     _report_upstream(report, config)
     _report_tls(report, config)
-    _report_authentication(report, config)
+    report_authentication(report, config)
     _report_matching(report, config)
     _report_privileges(report, config)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 # Listeners
@@ -109,7 +92,7 @@ def _report_tls(report: Reporter, config: Config) -> None:
     if tls.mode == "disable":
         return
     files = {"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca}
-    readable = [_report_file(report, (*here, name), path, secret=name == "key") for name, path in files.items() if path]
+    readable = [report_file(report, (*here, name), path, secret=name == "key") for name, path in files.items() if path]
     if all(readable) and tls.cert and tls.key:
         _report_contents(report, tls)
 
@@ -121,62 +104,6 @@ def _report_contents(report: Reporter, tls: ListenTls) -> None:
         tls_offer(tls)
     except TlsFilesUnusable as error:
         report.error(("listen", "tls"), str(error), "give PEM files that belong together")
-
-
-def _report_file(report: Reporter, where: KeyPath, path: Path, *, secret: bool) -> bool:
-    """Whether the file can be read; findings say why not, and who else can read a secret."""
-    try:
-        with path.open("rb"):
-            mode = path.stat().st_mode
-    except OSError as error:
-        report.error(
-            where, f"{path} cannot be read: {error.strerror}", "correct the path, or give the proxy's user access"
-        )
-        return False
-    if secret and mode & stat.S_IROTH:
-        report.warning(where, f"every user of this machine can read {path}", f"chmod 600 {path}")
-    return True
-
-
-# Authentication
-
-
-def _report_authentication(report: Reporter, config: Config) -> None:
-    auth, listen = config.auth, config.listen
-    open_to_others = listen.host is not None and not is_loopback(listen.host)
-    if auth.method == "trust":
-        if open_to_others:
-            text = f"trust lets whoever reaches {listen.host} in, as any user"
-            report.warning(("auth", "method"), text, "set auth.method: scram with a users_file, or listen on 127.0.0.1")
-        return
-    if auth.method == "cleartext" and open_to_others and listen.tls.mode not in {"require", "verify"}:
-        text = "passwords travel in clear where a client does not ask for TLS"
-        report.warning(("auth", "method"), text, "set listen.tls.mode: require, or auth.method: scram")
-    if auth.users_file is None:
-        text = f"method {auth.method} without users: nobody can log in"
-        report.error(("auth", "users_file"), text, "set auth.users_file; the format is PgBouncer's")
-    elif _report_file(report, ("auth", "users_file"), auth.users_file, secret=True):
-        _report_users(report, config, auth.users_file)
-
-
-def _report_users(report: Reporter, config: Config, path: Path) -> None:
-    where = ("auth", "users_file")
-    try:
-        users = load_users(path)
-    except ConfigError as error:
-        for finding in error.findings:
-            report.error(where, str(finding), "correct the line")
-        return
-    if not users:
-        report.error(where, f"{path} names no user: nobody can log in", 'add a line "user" "secret"')
-    unusable = {"scram": "md5", "md5": "SCRAM-SHA-256$"}.get(config.auth.method)
-    locked_out = [user for user, secret in users.items() if unusable and secret.startswith(unusable)]
-    if locked_out:
-        names = ", ".join(locked_out[:_ALL_USERS_SHOWN]) + (", ..." if len(locked_out) > _ALL_USERS_SHOWN else "")
-        kind = "an md5 hash" if unusable == "md5" else "a SCRAM verifier"
-        text = f"what is stored of {names} is {kind}"
-        hint = "store a password or a SCRAM verifier" if unusable == "md5" else "set auth.method: scram"
-        report.warning(where, f"{text}, which cannot serve method {config.auth.method}", hint)
 
 
 # Who is who

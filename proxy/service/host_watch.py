@@ -13,10 +13,9 @@ from typing import Final
 
 import structlog
 
-from proxy.service.server_facts import ServerUnreachable
-from proxy.service.server_watch import InternalSlot
 from proxy.session.connector import wrong_kind
 from proxy.session.frontdesk import Frontdesk
+from proxy.session.internal import InternalSlot, NoInternalSlot
 from proxy.session.pool import Pool
 from proxy.session.question import OwnQueryFailed
 from proxy.session.roles import ask_role, complaint_or_none
@@ -69,7 +68,7 @@ class HostWatch:
         try:
             async with InternalSlot(self._desk):
                 failure = await self._wrong_with(target)
-        except ServerUnreachable:
+        except NoInternalSlot:
             return  # no slot for it now
         if failure is not None:
             log.warning("upstream_host_unfit", target=str(target), why=failure.message)

@@ -64,6 +64,9 @@ PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
         "TLS handshakes of clients that came to nothing.",
         lambda m: m.client_tls_failures,
     ),
+    ("auth_queries", "Users looked up on the server with auth_query.", lambda m: m.auth_queries),
+    ("auth_query_failures", "Lookups of users that failed; their logins with them.", lambda m: m.auth_query_failures),
+    ("passthrough_logins", "Passwords of clients that were tried at the server.", lambda m: m.passthrough_logins),
     ("login_timeouts", "Clients that did not finish their login in time.", lambda m: m.login_timeouts),
     ("dials", "Server connections dialled.", lambda m: m.dials),
     ("dial_failures", "Server connections that could not be opened.", lambda m: m.dial_failures),
@@ -93,7 +96,7 @@ PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
 # Counters with one label: name, help, label, how it is read.
 LABELLED_COUNTERS: tuple[tuple[str, str, str, Callable[[Measures], Mapping[str, int]]], ...] = (
     ("protocol_violations", "Peers that broke the protocol.", "side", lambda m: m.protocol_violations),
-    ("login_failures", "Logins refused, by SQLSTATE.", "sqlstate", lambda m: m.login_failures),
+    ("login_failures", "Logins refused, by reason.", "reason", lambda m: m.login_failures),
     (
         "server_connections_lost",
         "Server connections that ended by themselves; the loss of an idle one no client notices.",

@@ -4,13 +4,16 @@ Owns: this translation, reading the users file on the way.
 Does not know: the running process, what the server says about itself.
 """
 
-from proxy.service.config.model import Config
+from proxy.service.config.model import Config, Rule
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
 from proxy.service.tls import tls_offer, upstream_tls
 from proxy.session.settings import (
+    AuthCacheSettings,
+    AuthRule,
     AuthSettings,
     ClassBehaviour,
+    FailureSettings,
     LimitSettings,
     ListenSettings,
     OnSessionState,
@@ -19,10 +22,12 @@ from proxy.session.settings import (
     SessionAttrs,
     SessionSettings,
     SslMode,
+    TlsDemand,
     UpstreamHost,
     UpstreamSettings,
 )
 from proxy.wire.passwords import StoredPassword
+from proxy.wire.server_login import ChannelBinding
 
 
 def session_settings(config: Config) -> SessionSettings:
@@ -75,14 +80,33 @@ def upstream_settings(
         wanted=SessionAttrs(url.target_session_attrs),
         balances_load=url.load_balance_hosts == "random",
         check_seconds=check_seconds,
+        channel_binding=ChannelBinding(url.channel_binding),
         protocol_minor=url.protocol_minor,
     )
 
 
 def auth_settings(config: Config) -> AuthSettings:
-    users_file = config.auth.users_file
-    secrets = load_users(users_file) if users_file is not None else {}
-    return AuthSettings(config.auth.method, {user: StoredPassword.parse(text) for user, text in secrets.items()})
+    auth = config.auth
+    listed = load_users(auth.users_file) if auth.users_file is not None else {}
+    return AuthSettings(
+        rules=tuple(map(_auth_rule, auth.rules_in_force)),
+        users={**{user: StoredPassword.parse(text) for user, text in listed.items()}, **(auth.users or {})},
+        auth_query=auth.auth_query,
+        cache=AuthCacheSettings(auth.cache.ttl, auth.cache.negative_ttl, auth.cache.max_users),
+        cert_users=auth.cert_users or {},
+        passthrough_dials=auth.passthrough_dials,
+        failures=FailureSettings(
+            delay_seconds=auth.failures.delay,
+            max_delay_seconds=auth.failures.max_delay,
+            forget_after_seconds=auth.failures.forget_after,
+            # Those who fail must not keep others from connecting.
+            max_held=min(auth.failures.max_held, config.listen.max_client_connections // 4),
+        ),
+    )
+
+
+def _auth_rule(rule: Rule) -> AuthRule:
+    return AuthRule(rule.method, TlsDemand(rule.tls), rule.address, rule.user, rule.database)
 
 
 def pool_settings(config: Config) -> PoolSettings:

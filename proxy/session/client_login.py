@@ -1,7 +1,8 @@
 """A client until it is authenticated: startup packet, TLS, password, cancel requests.
 
-Owns: this socket up to AuthenticationOk, and the time a login may take.
-Does not know: slots and pools; an authenticated client is handed over to `client`.
+Owns: this socket up to AuthenticationOk, the time a login may take, and how late a failed one is answered.
+Does not know: what has to be proved and how (`authentication`), slots and pools; an authenticated client is handed over
+to `client`.
 Source: PostgreSQL manual, "Start-up", "Canceling Requests in Progress", "SSL Session Encryption" (protocol-flow).
 """
 
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from proxy.session import refusals
+from proxy.session import clock, refusals
+from proxy.session.authentication import Authentication, LoginRefusal
 from proxy.session.client import ClientConnection
 from proxy.session.encryption import ClientTls, TlsOffer, client_tls, tls_reason
 from proxy.session.frontdesk import Frontdesk, Identity
@@ -21,7 +23,7 @@ from proxy.session.transports import as_protocol, set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Cursor, login_cursor
-from proxy.wire.login import ClientLogin, Credentials, LoginState
+from proxy.wire.login import Credentials, LoginFailure
 from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import (
     CancelRequest,
@@ -34,20 +36,25 @@ from proxy.wire.startup import (
 )
 
 NEWEST_MINOR_VERSION: Final = 2  # of protocol 3
+# These failures are mistakes of a configuration and prove nothing to a guesser. libpq dials again with or without TLS
+# after the first, as its sslmode says, and would wait for nothing.
+_ANSWERED_AT_ONCE: Final = (LoginFailure.NOT_ENCRYPTED, LoginFailure.NOT_ALLOWED, LoginFailure.UNAVAILABLE)
 
 
 class ClientLoginProtocol(asyncio.Protocol):
     """The protocol object of a client that is not authenticated yet."""
 
     __slots__ = (
+        "_authentication",
         "_client",
         "_cursor",
         "_desk",
+        "_early",
         "_has_said_nothing",
         "_is_encrypted",
         "_is_in_handshake",
         "_is_lost",
-        "_login",
+        "_is_refused",
         "_reader",
         "_startup",
         "_steps_queued",
@@ -62,13 +69,15 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._desk = desk
         self._reader = StartupReader(desk.settings.limits.max_startup_bytes)
         self._startup: StartupMessage | None = None
-        self._login: ClientLogin | None = None
-        self._cursor: Cursor | None = None
+        self._authentication: Authentication | None = None
+        self._cursor: Cursor = login_cursor()
+        self._early = bytearray()  # what came while the server was asked about the client
         self._client: ClientConnection | None = None
         self._has_said_nothing = True
         self._is_encrypted = False
         self._is_in_handshake = False
         self._is_lost = False
+        self._is_refused = False
         self._steps_queued = 0
         self._tls: ClientTls | None = None
         self._urgency = 0
@@ -88,6 +97,7 @@ class ClientLoginProtocol(asyncio.Protocol):
             return
         self._is_lost = True
         self._stop_timer()
+        self._desk.failed_logins.left(self)
         if self._client is not None:
             self._client.connection_lost(exc)
         else:
@@ -108,7 +118,16 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._steps_queued -= 1
         if self._is_lost or self.transport.is_closing():
             return
-        work()
+        try:
+            work()
+        except ProtocolViolation as violation:
+            self._desk.measures.protocol_violations["startup"] += 1
+            self._desk.log.info("client_broke_protocol", violation=str(violation), during="login")
+            self._fail(refusals.protocol_violation(str(violation)))
+        except Exception:  # ours, and nobody else's login may end with this one
+            self._desk.measures.crashes += 1
+            self._desk.log.exception("login_crashed")
+            self.transport.abort()
         self._hand_over()
 
     def _hand_over(self) -> None:
@@ -117,18 +136,17 @@ class ClientLoginProtocol(asyncio.Protocol):
             self.transport.set_protocol(as_protocol(self._client))
 
     def _take(self, data: bytes) -> None:
+        authentication = self._authentication
         if self._client is not None:
             self._client.data_received(data)
-            return
-        try:
-            if self._cursor is None:
-                self._startup_bytes(data)
-            else:
-                self._login_bytes(self._cursor, data)
-        except ProtocolViolation as violation:
-            self._desk.measures.protocol_violations["startup"] += 1
-            self._desk.log.info("client_broke_protocol", violation=str(violation), during="login")
-            self._fail(refusals.protocol_violation(str(violation)))
+        elif authentication is None:
+            self._startup_bytes(data)
+        elif authentication.is_asking:
+            self._early += data
+            if len(self._early) > self._desk.settings.limits.max_startup_bytes:
+                raise ProtocolViolation("the client sends on before it is asked")
+        elif not self._is_refused:  # the answer waits, and nothing said now can change it
+            self._login_bytes(authentication, data)
 
     def _timeout(self) -> None:
         self._timer = None
@@ -231,15 +249,12 @@ class ClientLoginProtocol(asyncio.Protocol):
             self._fail(refusal)
             return
         self._startup, self._who = startup, identity
+        authentication = self._authentication = Authentication(desk, self, identity)
         if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
             minor = min(startup.minor, NEWEST_MINOR_VERSION)
             negotiate = messages.negotiate_protocol_version(minor, startup.unsupported_protocol_options)
             self.transport.write(negotiate)
-        auth = desk.settings.auth
-        stored = auth.users.get(startup.user)
-        self._login = ClientLogin(startup.user, auth.method, stored, mock_secret=desk.mock_secret)
-        self._cursor = login_cursor()
-        self._after(self._login, self._login.start())
+        authentication.begin()
         if rest and not self.transport.is_closing():
             self._take(rest)  # what came in the same segment; by trust the client is logged in already
 
@@ -261,47 +276,55 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _is_unix(self) -> bool:
         return not isinstance(self.transport.get_extra_info("peername"), tuple)
 
-    def _login_bytes(self, cursor: Cursor, data: bytes) -> None:
-        buffer, facts = cursor.feed(data)
+    def _login_bytes(self, authentication: Authentication, data: bytes) -> None:
+        buffer, facts = self._cursor.feed(data)
         for kind, start, end in facts:
-            login = self._login
-            if kind == messages.TERMINATE or login is None or login.state is not LoginState.WAITING:
-                self.transport.close()
+            if kind == messages.TERMINATE or self._client is not None or self._is_refused or authentication.is_asking:
+                self.transport.close()  # a farewell, or more than one answer to one question
                 return
             if end < 0:
                 raise ProtocolViolation("password message too long")
-            self._after(login, login.receive(kind, buffer[start + 5 : end]))
+            authentication.receive(kind, buffer[start + 5 : end])
 
-    def _after(self, login: ClientLogin, reply: bytes) -> None:
-        if login.state is LoginState.ACCEPTED:
-            self._accepted(login, reply)
-        elif login.state is LoginState.REFUSED:
-            self._refused(login)
-        else:
-            self.transport.write(reply)
+    # -- what the authentication brings -------------------------------------------------------------------------------
 
-    def _refused(self, login: ClientLogin) -> None:
-        desk = self._desk
-        assert login.error is not None, "a refused login carries its error"
-        assert self._startup is not None, "a login begins with a startup packet"
-        desk.measures.login_failures[login.error.code] += 1
-        desk.log.info("login_refused", user=self._startup.user, why=login.reason)
-        self._fail(login.error)
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
 
-    def _accepted(self, login: ClientLogin, reply: bytes) -> None:
+    def continue_soon(self, work: Callable[[], None]) -> None:
+        self._queue_step(partial(self._continue, work))
+
+    def _continue(self, work: Callable[[], None]) -> None:
+        work()
+        early, self._early = bytes(self._early), bytearray()
+        if early and not self.transport.is_closing():
+            self._take(early)
+
+    def refused(self, refusal: LoginRefusal) -> None:
+        """The answer waits, longer with each failure; the socket is read on, so that a client that leaves is seen."""
+        desk, who, failure = self._desk, self._who, refusal.failure
+        assert who is not None, "set with the startup packet"
+        desk.measures.login_failures[failure.value] += 1
+        desk.log.info("login_refused", reason=failure.value, why=refusal.reason, **who.log_keys())
+        self._is_refused = True
+        self._stop_timer()
+        answer = partial(self._fail, refusal.error)
+        seconds = 0.0
+        if failure not in _ANSWERED_AT_ONCE and not desk.draining:
+            seconds = desk.failed_logins.note((who.user, who.address), clock.now())
+        desk.failed_logins.hold(self, seconds, answer)
+
+    def accepted(self, credentials: Credentials, reply: bytes) -> None:
         """Authenticated: from here on `ClientConnection` has the socket."""
-        startup, desk = self._startup, self._desk
+        startup, desk, identity = self._startup, self._desk, self._who
         assert startup is not None, "a login begins with a startup packet"
+        assert identity is not None, "set with the startup packet"
         if startup.replication:
             self._fail(refusals.no_replication())
             return
-        identity = self._who
-        assert identity is not None, "set with the startup packet"
         self._stop_timer()
         self.transport.write(reply + messages.authentication_ok())
-        pool = desk.registry.pool(identity.database, identity.user)
-        if login.credentials != Credentials() or pool.credentials is None:
-            pool.credentials = login.credentials
+        desk.registry.pool(identity.database, identity.user).learn(credentials)
         client = ClientConnection(desk, identity, self.transport, desk.next_client_id(), self._ended)
         self._client = client
         desk.client_entered(client)

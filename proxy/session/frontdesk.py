@@ -17,15 +17,19 @@ import structlog
 from proxy.admission.classes import ClientId
 from proxy.admission.classification import Classifier
 from proxy.session import clock
+from proxy.session.auth_rules import AuthRules
 from proxy.session.cancel import CancelKeys, Canceller
 from proxy.session.client import ClientConnection
 from proxy.session.encryption import ClientTls
+from proxy.session.failed_logins import FailedLogins
 from proxy.session.gate import Door, Gate
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
+from proxy.session.passthrough import Passthrough
 from proxy.session.pool import Registry
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup
+from proxy.session.user_lookup import UserLookup
 
 _MAX_UNMATCHED_NAMES: Final = 1000
 _UNKNOWN_CLASS: Final = ClassBehaviour()
@@ -82,6 +86,10 @@ class Frontdesk:
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
+        self.auth_rules = AuthRules(settings.auth.rules)
+        self.user_lookup = UserLookup(self)
+        self.passthrough = Passthrough(self, secrets.token_bytes(32))
+        self.failed_logins = FailedLogins(settings.auth.failures, loop)
         self.unmatched: dict[str, tuple[int, float]] = {}
         self.unmatched_clients = 0
         self._ids = count(1)
@@ -162,6 +170,10 @@ class Frontdesk:
     def adopt(self, settings: SessionSettings, classifier: Classifier) -> None:
         """Take over what may change while running: users, bounds, classes. Sockets and the upstream stay."""
         self.settings = replace(settings, upstream=self.settings.upstream)
+        self.auth_rules = AuthRules(settings.auth.rules)
+        self.user_lookup.forget_all()
+        self.passthrough.adopt()
+        self.failed_logins.settings = settings.auth.failures
         self.classifier = classifier
         self.registry.adopt(settings.pool)
 
@@ -175,6 +187,7 @@ class Frontdesk:
     async def drain(self, timeout_seconds: float) -> None:
         """Refuse new clients and wait, at most so long, until nobody waits or works."""
         self.draining = True
+        self.failed_logins.answer_all()
         self.gate.after_release = self.tell_if_drained
         self._drained = asyncio.Event()
         self.tell_if_drained()

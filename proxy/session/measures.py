@@ -64,7 +64,10 @@ class Measures:
 
     classes: dict[str, ClassMeasures] = field(default_factory=dict)
     protocol_violations: Counter[str] = field(default_factory=Counter)  # by side: client, server, startup
-    login_failures: Counter[str] = field(default_factory=Counter)  # by SQLSTATE
+    login_failures: Counter[str] = field(default_factory=Counter)  # by LoginFailure
+    auth_queries: int = 0
+    auth_query_failures: int = 0
+    passthrough_logins: int = 0  # passwords tried at the server
     login_timeouts: int = 0
     client_tls_failures: int = 0
     logins: int = 0

@@ -1,12 +1,14 @@
-"""A query of the proxy's own: what the server allows, whether a backend still lives.
+"""A query of the proxy's own: what the server allows, whether a backend still lives, what is stored of a user.
 
-Owns: coming by a connection of a pool for it, and giving it back.
+Owns: coming by a connection of a pool for it, giving it back, and that the query does not outlive its time.
 Does not know: why it is asked. Whoever runs inside a budget takes a slot of the class `internal` first.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from proxy.session import clock
+from proxy.session.cancel import Canceller
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
 from proxy.session.question import OwnQueryFailed, Question, Row
@@ -17,10 +19,20 @@ __all__ = ["OwnQuery", "OwnQueryFailed", "Row"]
 
 
 class OwnQuery(Question):
-    """One query on one pool."""
+    """One query on one pool. With a `canceller` a query that is late is cancelled on the server, whose backend would
+    otherwise go on with it and count against the budget."""
 
-    def __init__(self, pool: Pool, sql: str, *, timeout_seconds: float) -> None:
-        super().__init__(sql)
+    def __init__(
+        self,
+        pool: Pool,
+        sql: str,
+        *,
+        values: Sequence[str] = (),
+        timeout_seconds: float,
+        canceller: Canceller | None = None,
+    ) -> None:
+        super().__init__(sql, values)
+        self._canceller = canceller
         self.settings: Settings | None = None
         self.urgency = 0
         self.class_name = "internal"
@@ -48,6 +60,8 @@ class OwnQuery(Question):
             server.unlink(clock.now())
             self._pool.put_idle(server)
         else:
+            if self._canceller is not None and server.is_open:
+                self._canceller.cancel(server)
             self._pool.close(server)
 
     # -- what the pool brings -----------------------------------------------------------------------------------------

@@ -98,8 +98,15 @@ class Registry:
 
     def forget(self, pool: "Pool") -> None:
         """A login failed before any succeeded: names that clients invent must not stay in memory."""
-        if pool.is_unused:
-            self.pools.pop((pool.database, pool.user), None)
+        if pool.is_unused and self.pools.get((pool.database, pool.user)) is pool:
+            del self.pools[pool.database, pool.user]
+
+    def keep(self, pool: "Pool", server: ServerConnection) -> None:
+        """A connection of a pool of its own: both stay where nobody else of this user is here, else it is closed."""
+        if self.pools.setdefault((pool.database, pool.user), pool) is pool:
+            pool.put_idle(server)
+        else:
+            pool.close(server)
 
     @property
     def count(self) -> int:
@@ -256,6 +263,13 @@ class Pool:
         self._asked = 0  # dials under way or waiting for room; at least one for each that wants
         self._dialling = 0  # of these, those under way
 
+    def learn(self, credentials: Credentials) -> None:
+        """A client has logged in with these. The proxy's own queries keep those of the upstream URL: what is listed of
+        that user here need not be what the server stores."""
+        has_own = self.tries_while_down and self.credentials != Credentials()
+        if self.credentials is None or (credentials != Credentials() and not has_own):
+            self.credentials = credentials
+
     # -- handing out and taking back ---------------------------------------------------------------------------------
 
     def take_idle_or_none(self, settings: Settings, class_name: str) -> ServerConnection | None:
@@ -408,7 +422,7 @@ class Pool:
             self.database,
             self.credentials,
             {},
-            allow_cleartext=is_encrypted,
+            channel_binding=self.registry.connector.upstream.channel_binding,
             minor=self.registry.connector.upstream.protocol_minor,
         )
         return ServerConnection(self, login, self.registry.loop)

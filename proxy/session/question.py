@@ -1,10 +1,11 @@
 """One question of the proxy's own to a server connection that it has.
 
-Owns: sending a simple query and collecting the rows.
+Owns: sending a query and collecting the rows.
 Does not know: pools, how the connection was come by, why it is asked.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.session import clock
@@ -26,11 +27,12 @@ class OwnQueryFailed(Exception):  # noqa: N818 - says what happened
 
 
 class Question(Holder):
-    """One query. It is its own client: what the server sends ends here."""
+    """One query. It is its own client: what the server sends ends here. `values` stand for $1, $2 ... in it."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, values: Sequence[str] = ()) -> None:
         self.transport = self
-        self._sql = sql
+        self._kind = messages.SYNC if values else messages.QUERY
+        self._message = messages.parameterised_query(sql, values) if values else messages.query(sql)
         self._cursor = server_cursor(_WANTED)
         self._rows: list[Row] = []
         self._error: ErrorFields | None = None
@@ -50,7 +52,7 @@ class Question(Holder):
     def _send(self, server: ServerConnection) -> None:
         self._server = server
         server.link(self)
-        server.send_one(messages.query(self._sql), messages.QUERY)
+        server.send_one(self._message, self._kind)
 
     def _answer(self) -> list[Row]:
         if self._error is not None:

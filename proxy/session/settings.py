@@ -11,6 +11,8 @@ from enum import Enum
 
 from proxy.session.encryption import TlsOffer
 from proxy.wire.passwords import StoredPassword
+from proxy.wire.scram import DEFAULT_ITERATIONS
+from proxy.wire.server_login import ChannelBinding
 
 
 class PoolMode(Enum):
@@ -99,6 +101,7 @@ class UpstreamSettings:
     balances_load: bool = False  # dials go to a host drawn by chance, not to the first that suits
     check_seconds: float = 5.0  # between two looks at names and roles
     protocol_minor: int = 0  # of protocol 3: what server connections ask for
+    channel_binding: ChannelBinding = ChannelBinding.PREFER
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,62 @@ class ListenSettings:
     max_client_connections: int
 
 
+class TlsDemand(Enum):
+    """Which connections a rule is for, as host, hostssl and hostnossl of pg_hba.conf tell them apart."""
+
+    ANY = "any"
+    REQUIRED = "required"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
-class AuthSettings:
-    """`method` is trust, scram, md5 or cleartext; `users` maps a user's name to what is stored of the password."""
+class AuthRule:
+    """`method` is one of the wire's, or cert, or reject. A pattern that is None asks for nothing; see MatchEntry."""
 
     method: str
+    tls: TlsDemand = TlsDemand.ANY
+    address: str | None = None
+    user: str | None = None
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureSettings:
+    """How late a failed login is answered: at first, at most, until when it counts, and how many wait at once."""
+
+    delay_seconds: float = 0.2
+    max_delay_seconds: float = 5.0
+    forget_after_seconds: float = 60.0
+    max_held: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AuthCacheSettings:
+    """How long an answer of the server about a user is believed, a no for less long, and how many are kept."""
+
+    ttl_seconds: float = 30.0
+    negative_ttl_seconds: float = 5.0
+    max_users: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """Who is let in. `users` maps a name to what is stored of the password, `cert_users` a certificate's common name
+    to the user it may be instead of the one of its own name."""
+
+    rules: tuple[AuthRule, ...]
     users: Mapping[str, StoredPassword]
+    auth_query: str | None = None
+    cache: AuthCacheSettings = AuthCacheSettings()
+    cert_users: Mapping[str, str] = field(default_factory=dict)
+    passthrough_dials: int = 1
+    failures: FailureSettings = FailureSettings()
+
+    @property
+    def mock_iterations(self) -> int:
+        """SCRAM iterations that users nobody knows are shown: as many as those who are known."""
+        stored = (one.verifier for one in self.users.values())
+        return next((verifier.iterations for verifier in stored if verifier is not None), DEFAULT_ITERATIONS)
 
 
 @dataclass(frozen=True, slots=True)

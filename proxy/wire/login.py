@@ -48,15 +48,15 @@ METHODS: Final = ("trust", "scram", "md5", "cleartext", "passthrough")
 class LoginFailure(Enum):
     """Why a client was not let in; the values are those of the metric `login_failures_total{reason}`."""
 
-    WRONG_PASSWORD = "wrong_password"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 (a reason)
     UNKNOWN_USER = "unknown_user"
-    UNUSABLE_SECRET = "unusable_secret"
+    UNUSABLE_SECRET = "unusable_secret"  # noqa: S105 (a reason)
     CHANNEL_BINDING = "channel_binding"
     CERTIFICATE = "certificate"
     NOT_ALLOWED = "not_allowed"
     NOT_ENCRYPTED = "not_encrypted"
-    LOOKUP_FAILED = "lookup_failed"
     SERVER_REFUSED = "server_refused"
+    UNAVAILABLE = "unavailable"  # whoever knows could not be asked
 
 
 @dataclass(frozen=True, slots=True)

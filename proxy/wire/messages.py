@@ -276,6 +276,21 @@ def query(sql: str | bytes) -> bytes:
     return message(QUERY, text(sql))
 
 
+def parameterised_query(sql: str, values: Sequence[str]) -> bytes:
+    """One statement with $1, $2 ... and their values as text, up to the Sync; the server finds out the types."""
+    cells = b"".join(
+        _int32.pack(len(raw)) + raw for raw in (value.encode("utf-8", "surrogateescape") for value in values)
+    )
+    return b"".join(
+        (
+            message(PARSE, text("") + text(sql) + _int16.pack(0)),
+            message(BIND, text("") + text("") + _int16.pack(0) + _int16.pack(len(values)) + cells + _int16.pack(0)),
+            message(EXECUTE, text("") + _int32.pack(0)),
+            message(SYNC),
+        )
+    )
+
+
 def sync() -> bytes:
     return message(SYNC)
 

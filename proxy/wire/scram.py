@@ -164,7 +164,6 @@ class ScramServer:
         return b"v=" + b64encode(hmac.digest(self._verifier.server_key, auth_message, "sha256"))
 
 
-
 class ScramClient:
     """One exchange seen from the client: `first`, then `final`, then `is_signed` of what the server ends with.
 

@@ -34,9 +34,9 @@ class ServerLogin:
     """The proxy as the client: logs in to a server as `user`.
 
     Tell what is known of the leg with `runs_on`, send what `start` and `receive` return. A password goes over the wire
-    in cleartext only where `allow_cleartext` or `runs_on` says that nobody listens. `parameters` are further startup
-    parameters. With `channel_binding` REQUIRE nothing but SCRAM-SHA-256-PLUS logs in. `minor` is the newest version of
-    protocol 3 to be spoken; an older server says which it speaks instead, and nothing here depends on it.
+    in cleartext only where the leg is encrypted, or a unix socket. `parameters` are further startup parameters. With
+    `channel_binding` REQUIRE nothing but SCRAM-SHA-256-PLUS logs in. `minor` is the newest version of protocol 3 to be
+    spoken; an older server says which it speaks instead, and nothing here depends on it.
     """
 
     def __init__(
@@ -46,14 +46,13 @@ class ServerLogin:
         credentials: Credentials | None,
         parameters: Mapping[str, str],
         *,
-        allow_cleartext: bool = False,
         channel_binding: ChannelBinding = ChannelBinding.PREFER,
         minor: int = 0,
     ) -> None:
         self._user = user
         self._startup = {"user": user, "database": database, **parameters}
         self._credentials = credentials or Credentials()
-        self._allow_cleartext = allow_cleartext
+        self._allow_cleartext = False
         self._channel_binding = channel_binding
         self._minor = minor
         self._is_encrypted = False
@@ -72,7 +71,7 @@ class ServerLogin:
     def runs_on(self, certificate_der: bytes | None, *, is_local: bool = False) -> None:
         """The certificate the server has shown, None where the leg is not encrypted; whether it is a unix socket."""
         self._is_encrypted = certificate_der is not None
-        self._allow_cleartext = self._allow_cleartext or self._is_encrypted or is_local
+        self._allow_cleartext = self._is_encrypted or is_local
         if certificate_der is not None and self._channel_binding is not ChannelBinding.DISABLE:
             self._binding = end_point_hash_or_none(certificate_der)
 

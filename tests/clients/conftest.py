@@ -4,9 +4,10 @@ Owns: the matrix of servers and pool modes, and the check that every test leaves
 Does not know: clients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,7 @@ def proxied(
     *,
     users: str | None = None,
     method: str = "scram",
+    auth: Mapping[str, Any] | None = None,
     certificates: Path | None = None,
     tls_mode: str = "require",
     upstream: str = "",
@@ -44,17 +46,17 @@ def proxied(
     """A proxy before `postgres` with both pool modes on its port.
 
     `upstream` are parameters of its URL, as "sslmode=require". With `certificates` clients are offered TLS. `users` is
-    the text of the users file, plaintext passwords unless given.
+    the text of the users file, plaintext passwords unless given. `auth` are further settings of that section.
     """
     config = plain_config(postgres, default_class="transaction", classes=CLASSES, budget=BUDGET)
-    config["auth"]["method"] = method
+    config["auth"] |= {"method": method, **(auth or {})}
     config["upstream"]["url"] += f"?{upstream}" if upstream else ""
     if certificates is not None:
         config["listen"]["tls"] = {
             "mode": tls_mode,
             "cert": str(certificates / "server.crt"),
             "key": str(certificates / "server.key"),
-            "client_ca": str(certificates / "ca.crt") if tls_mode == "verify" else None,
+            "client_ca": str(certificates / "ca.crt") if tls_mode == "verify" or method == "cert" else None,
         }
     server_ca_path = postgres.ca_path if isinstance(postgres, TlsPostgres) else None
     proxy_ca_path = None if certificates is None else certificates / "ca.crt"

@@ -3,19 +3,21 @@
 The methods differ on the two legs; what a client can answer and what a users file must hold for it is told per row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import md5
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
 
-from proxy.demo.postgres import EmbeddedPostgres, PostgresServer, password_of
+from proxy.demo.postgres import SUPERUSER, EmbeddedPostgres, PostgresServer, password_of
 from tests.clients.conftest import proxied
 from tests.clients.ways import Way
+from tests.support.certificates import issue
 from tests.support.debian import DebianPostgres, debian_installation
 from tests.support.proxies import users_file
 
@@ -45,6 +47,34 @@ def cleartext_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+class ServerOfCertificates(DebianPostgres):
+    """Lets in over TLS only who shows a certificate; that of the proxy may be any user of the tests."""
+
+    def _hba(self) -> str:
+        return f"local all {SUPERUSER} trust\nhostssl all all 127.0.0.1/32 cert map=proxy\n"
+
+    def _configure(self) -> None:
+        super()._configure()
+        (self.data_directory / "pg_ident.conf").write_text("proxy pgheadroom /^[a-z]*$\nproxy pgheadroom app\n")
+
+
+@pytest.fixture(scope="module")
+def certifying_postgres() -> Iterator[PostgresServer]:
+    installation = debian_installation()
+    if installation is None:
+        pytest.skip("no PostgreSQL below /usr/lib/postgresql")
+    with ServerOfCertificates(installation, settings={"ssl_ca_file": "'../ca.crt'"}) as server:
+        issue(server.root, "proxy", subject="/CN=pgheadroom")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client_certificate(certificates: Path) -> dict[str, str]:
+    """What the user app shows to the proxy."""
+    issue(certificates, "app", subject="/CN=app")
+    return {"sslcert": str(certificates / "app.crt"), "sslkey": str(certificates / "app.key")}
+
+
 def plaintext(_: PostgresServer) -> str:
     return users_file()
 
@@ -58,6 +88,11 @@ def md5_hashes(_: PostgresServer) -> str:
     return "".join(f'"{u}" "md5{md5((password_of(u) + u).encode()).hexdigest()}"\n' for u in ("app", "web", "bulk"))
 
 
+def nobody(_: PostgresServer) -> str:
+    """A users file that helps nobody: who logs in is known from elsewhere."""
+    return '"somebody-else" "secret"\n'
+
+
 @dataclass(frozen=True)
 class Legs:
     """One row of the table: what clients are asked, what the users file holds, which server is behind."""
@@ -66,7 +101,13 @@ class Legs:
     users: Callable[[PostgresServer], str]
     server: str
     tls: bool = False
-    upstream: str = "sslmode=prefer"
+    upstream: str | None = None
+    auth: Mapping[str, Any] = field(default_factory=dict)
+
+
+PG_SHADOW = {"auth_query": "SELECT usename, passwd FROM pg_shadow WHERE usename = $1"}
+AS_SUPERUSER = f"user={SUPERUSER}&password={password_of(SUPERUSER)}"
+BOUND = "sslmode=require&channel_binding=require"
 
 
 # SCRAM with plaintext on both legs is what all other tests of this folder do.
@@ -79,7 +120,23 @@ WORKING = {
     "trust_by_plaintext_to_scram": Legs("trust", plaintext, "embedded_postgres_18"),
     "trust_to_trust": Legs("trust", lambda _: "", "trusting_postgres"),
     "cleartext_by_verifier_to_scram_with_tls": Legs("cleartext", verifiers, "debian_postgres", tls=True),
-    "cleartext_by_hash_to_md5": Legs("cleartext", verifiers, "md5_postgres"),
+    "scram_plus_by_verifier_to_scram_plus": Legs("scram", verifiers, "debian_postgres", tls=True, upstream=BOUND),
+    "scram_plus_by_plaintext_to_scram_plus": Legs("scram", plaintext, "debian_postgres", tls=True, upstream=BOUND),
+    "scram_by_auth_query_to_scram": Legs(
+        "scram", nobody, "embedded_postgres_16", upstream=AS_SUPERUSER, auth=PG_SHADOW
+    ),
+    "scram_plus_by_auth_query_to_scram_plus": Legs(
+        "scram", nobody, "debian_postgres", tls=True, upstream=f"{BOUND}&{AS_SUPERUSER}", auth=PG_SHADOW
+    ),
+    "md5_by_auth_query_to_md5": Legs("md5", nobody, "md5_postgres", upstream=AS_SUPERUSER, auth=PG_SHADOW),
+    "md5_by_auth_query_to_scram": Legs("md5", nobody, "embedded_postgres_18", upstream=AS_SUPERUSER, auth=PG_SHADOW),
+    "passthrough_to_scram_with_tls": Legs("passthrough", nobody, "debian_postgres", tls=True),
+    "passthrough_to_md5": Legs("passthrough", nobody, "md5_postgres", tls=True, upstream="sslmode=prefer"),
+    "passthrough_to_cleartext_with_tls": Legs("passthrough", nobody, "cleartext_postgres", tls=True),
+    "cert_by_plaintext_to_scram": Legs("cert", plaintext, "embedded_postgres_18", tls=True, upstream="sslmode=prefer"),
+    "scram_by_plaintext_to_cert": Legs("scram", plaintext, "certifying_postgres", tls=True, upstream="cert"),
+    "cert_to_cert": Legs("cert", nobody, "certifying_postgres", tls=True, upstream="cert"),
+    "cleartext_by_hash_to_md5": Legs("cleartext", verifiers, "md5_postgres", tls=True, upstream="sslmode=prefer"),
     "cleartext_by_verifier_to_cleartext_with_tls": Legs("cleartext", verifiers, "cleartext_postgres", tls=True),
 }
 
@@ -88,10 +145,15 @@ WORKING = {
 def started(request: pytest.FixtureRequest, legs: Legs) -> Iterator[Way]:
     server: PostgresServer = request.getfixturevalue(legs.server)
     certificates = request.getfixturevalue("certificates") if legs.tls else None
-    upstream = "sslmode=require" if legs.tls else legs.upstream
-    users = legs.users(server)
-    with proxied(server, users=users, method=legs.method, certificates=certificates, upstream=upstream) as target:
-        yield target.way("transaction-login")
+    upstream = legs.upstream or ("sslmode=require" if legs.tls else "sslmode=prefer")
+    if upstream == "cert":
+        upstream = f"sslmode=require&sslcert={server.root}/proxy.crt&sslkey={server.root}/proxy.key"
+    options = {"method": legs.method, "certificates": certificates, "upstream": upstream, "auth": legs.auth}
+    with proxied(server, users=legs.users(server), **options) as target:
+        way = target.way("transaction-login")
+        shown = request.getfixturevalue("client_certificate") if legs.method == "cert" else {}
+        # The embedded server's own psql speaks no TLS.
+        yield replace(way, more=shown, installation=(debian_installation() if legs.tls else None) or way.installation)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +183,10 @@ async def test_clients_log_in(way: Way) -> None:
 
 
 @pytest.mark.parametrize(
-    "way", [name for name, legs in WORKING.items() if legs.method != "trust"], indirect=True, scope="module"
+    "way",
+    [name for name, legs in WORKING.items() if legs.method not in ("trust", "cert")],
+    indirect=True,
+    scope="module",
 )
 async def test_a_wrong_password_is_refused_in_the_servers_words(way: Way) -> None:
     for user in ("app", "nobody"):

@@ -37,6 +37,7 @@ class Way:
     database: str = "app"
     ca_path: Path | None = None
     sslmode: str = "prefer"
+    more: Mapping[str, str] = field(default_factory=dict)  # further parameters of libpq
     direct: "Way | None" = field(default=None, compare=False)
     proxy: ProxyProcess | None = field(default=None, compare=False)
 
@@ -68,6 +69,7 @@ class Way:
             "application_name": self.application_name,
             "sslmode": self.sslmode,
             **({"sslrootcert": str(self.ca_path)} if self.ca_path else {}),
+            **self.more,
         }
         return {**known, **changes}
 
@@ -82,7 +84,7 @@ class Way:
             "server_settings": {"application_name": self.application_name, **(server_settings or {})},
         }
         if self.ca_path:
-            known["dsn"] += f"&sslmode={self.sslmode}"
+            known["dsn"] += "".join(f"&{key}={value}" for key, value in {"sslmode": self.sslmode, **self.more}.items())
             del known["ssl"]
         return {**known, **changes}
 

@@ -16,7 +16,7 @@ from tests.support.fake_view import bad_day
 
 # Counted by what happened: without a sample in a process to which it has not happened yet.
 AFTER_THE_FIRST_TIME = {
-    "pgheadroom_login_failures_total": "sqlstate",
+    "pgheadroom_login_failures_total": "reason",
     "pgheadroom_protocol_violations_total": "side",
     "pgheadroom_class_pins_total": "class reason",
 }

@@ -104,9 +104,6 @@ def test_the_same_sums_are_refused_when_the_server_is_asked_for_the_total():
         (('match: [{application_name: "bulk*"}], ', ""), "warning", "classes.bulk.match"),
         (('"web*"', '"*"'), "warning", "classes.bulk.match"),
         (('"bulk*"', '"web*"'), "warning", "classes.bulk.match"),
-        (("method: trust}", "method: scram}"), "error", "auth.users_file"),
-        (("method: trust}", "method: scram, users_file: /nowhere/users}"), "error", "auth.users_file"),
-        (("auth:", "listen: {host: 0.0.0.0}\nauth:"), "warning", "auth.method"),
         (("auth:", "http: {host: 0.0.0.0}\nauth:"), "warning", "http.host"),
         (("auth:", "http: {port: 6432}\nauth:"), "error", "http.port"),
         (("auth:", 'listen: {host: ""}\nauth:'), "error", "listen.host"),
@@ -208,43 +205,3 @@ def test_one_class_alone_has_nobody_to_be_compared_with():
         SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {reserved: 50, limit: 80}\n"
     )
     assert check(text) == []
-
-
-# The users file
-
-
-def users_file(tmp_path, content, mode=0o600):
-    path = tmp_path / "users.txt"
-    path.write_text(content)
-    path.chmod(mode)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("method", "content", "mode", "expected"),
-    [
-        ("scram", '"web" "pw"', 0o600, None),
-        ("scram", '"web" "pw"', 0o644, ("warning", "every user of this machine can read")),
-        ("scram", "", 0o600, ("error", "names no user")),
-        ("scram", "web pw", 0o600, ("error", "users.txt:1: not a user")),
-        ("scram", '"web" "md5abc"', 0o600, ("warning", "what is stored of web is an md5 hash")),
-        ("md5", '"web" "SCRAM-SHA-256$4096:x$y:z"', 0o600, ("warning", "what is stored of web is a SCRAM verifier")),
-        ("cleartext", '"web" "md5abc"', 0o600, None),
-    ],
-)
-def test_the_users_file_is_read(tmp_path, method, content, mode, expected):
-    path = users_file(tmp_path, content, mode)
-    found = check(replaced(("method: trust", f"method: {method}, users_file: {path}")))
-    if expected is None:
-        assert found == []
-    else:
-        assert found[0].severity.value == expected[0]
-        assert expected[1] in found[0].text
-
-
-def test_cleartext_needs_tls_where_others_can_reach_the_listener(tmp_path):
-    path = users_file(tmp_path, '"web" "pw"')
-    text = replaced(
-        ("auth: {method: trust}", f"listen: {{host: 0.0.0.0}}\nauth: {{method: cleartext, users_file: {path}}}")
-    )
-    assert told(text) == [("warning", "auth.method")]

@@ -69,8 +69,14 @@ def test_an_unknown_setting_comes_with_a_suggestion(added, told):
         ("pool: {dial_timeout: 0}", "pool.dial_timeout: read 0, allowed: a length of time, more than 0"),
         ("pool: {dial_timeout: fast}", "read 'fast', allowed: a length of time"),
         ("limits: {max_startup_bytes: 10}", "read 10, allowed: bytes from 1000 to 1048576"),
-        ("auth: {method: off}", "auth.method: read 'off', allowed: scram, md5, cleartext, trust"),
-        ("auth: {auth_query: 'select 1'}", "auth.auth_query: read 'select 1', allowed: nothing in this version"),
+        ("auth: {method: off}", "auth.method: read 'off', allowed: scram, md5, cleartext, trust, cert, passthrough"),
+        ("auth: {rules: [{method: kerberos}]}", "auth.rules[0].method: read 'kerberos', allowed: scram, md5"),
+        ("auth: {method: reject}", "auth.method: read 'reject', allowed: scram, md5"),
+        ("auth: {users: [web, hush]}", "auth.users: not a section"),
+        ("auth: {users: {web: 4711}}", 'auth.users: the secret of user "web" is no text; write it in quotes'),
+        ('auth: {users: {web: ""}}', 'auth.users: the secret of user "web" is empty'),
+        ("auth: {cert_users: {web: [a]}}", "auth.cert_users: read a section with web, allowed: names with a user each"),
+        ("auth: {cert_users: web}", "auth.cert_users: read 'web', allowed: names with a user each"),
         ("budget: {total: all}", "budget.total: read 'all', allowed: a whole number >= 1 or auto"),
         ("budget: {headroom: {for: web}}", "budget.headroom.for: read 'web', allowed: a list"),
         ("budget: {headroom: {for: [wep]}}", "budget.headroom.for[0]: read 'wep', allowed: web; did you mean \"web\"?"),
@@ -223,3 +229,12 @@ def test_the_environments_libpq_variables_fill_what_the_url_leaves_open():
 def test_the_hash_follows_settings_and_not_the_password():
     assert config_hash(load(SMALLEST)) == config_hash(load(SMALLEST.replace("hush", "other")))
     assert config_hash(load(SMALLEST)) != config_hash(load(SMALLEST.replace("limit: 10", "limit: 11")))
+
+
+def test_secrets_of_users_are_shown_by_nothing_that_shows_a_configuration():
+    text = SMALLEST + "auth: {users: {app: hunter2}}\n"
+    config = load(text)
+    assert config.auth.users["app"].secret == "hunter2"
+    assert "hunter2" not in f"{config!r} {config} {config.auth!r}"
+    assert config_hash(config) == config_hash(load(text.replace("hunter2", "hunter3")))
+    assert config_hash(config) != config_hash(load(text.replace("app:", "web:")))

@@ -160,3 +160,15 @@ def test_what_is_shown_holds_no_password_and_no_parameters():
     ours = parse_upstream_url("postgresql://u%40x:hush@[::1],%2Ftmp/d?sslpassword=hush")
     assert ours.shown() == "postgresql://u%40x@[::1]:5432,%2Ftmp:5432/d"
     assert "hush" not in repr(ours)
+
+
+@pytest.mark.parametrize(("tail", "mode"), [("", "prefer"), ("?channel_binding=disable", "disable")])
+def test_channel_binding_is_read_as_libpq_reads_it(tail, mode):
+    assert parse_upstream_url(f"postgresql://h/db{tail}").channel_binding == mode
+
+
+def test_a_required_channel_binding_needs_tls():
+    url = "postgresql://h/db?channel_binding=require&sslmode="
+    assert parse_upstream_url(url + "require").channel_binding == "require"
+    with pytest.raises(UpstreamUrlError, match="channel_binding=require with sslmode=disable"):
+        parse_upstream_url(url + "disable")

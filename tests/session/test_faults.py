@@ -40,12 +40,12 @@ def only_error(answer: Answer) -> tuple[str, str]:
 # -- clients --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user", ["app", "nobody-knows-me"])
-async def test_a_wrong_password_is_told_in_the_servers_words(run_proxy: RunProxy, user: str) -> None:
+@pytest.mark.parametrize(("user", "counted"), [("app", "wrong_password"), ("nobody-knows-me", "unknown_user")])
+async def test_a_wrong_password_is_told_in_the_servers_words(run_proxy: RunProxy, user: str, counted: str) -> None:
     proxy = await run_proxy(auth={"method": "scram"})
     with pytest.raises(psycopg.OperationalError, match=f'password authentication failed for user "{user}"'):
         await psycopg.AsyncConnection.connect(f"postgresql://{user}:wrong@127.0.0.1:{proxy.port}/app")
-    assert proxy.measures.login_failures == {"28P01": 1}
+    assert proxy.measures.login_failures == {counted: 1}
     assert proxy.controller.in_use == 0
     async with await proxy.psycopg() as connection:
         assert await (await connection.execute("select 1")).fetchone() == (1,)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.wire import messages, startup
-from proxy.wire.errors import ProtocolViolation
 from proxy.wire.channel_binding import end_point_hash_or_none
+from proxy.wire.errors import ProtocolViolation
 from proxy.wire.login import METHODS, ClientLogin, Credentials, LoginState
 from proxy.wire.passwords import StoredPassword, md5_hash
 from proxy.wire.scram import ScramClient, ScramServer, derive_keys, parse_verifier_or_none
@@ -21,7 +21,7 @@ STORED = [
 ]
 BINDINGS = [None, b"hash"]
 # A certificate of three parts, as short as can be: a signature by sha256WithRSAEncryption.
-SIGNED = bytes.fromhex("3016" "3003020100" "300b06092a864886f70d01010b" "03020000")
+SIGNED = bytes.fromhex("30163003020100300b06092a864886f70d01010b03020000")
 CREDENTIALS = [
     None,
     Credentials(password="pencil"),
@@ -137,7 +137,8 @@ def test_certificates(der, cut):
 @fuzz
 @given(data=st.data(), credentials=st.sampled_from(CREDENTIALS))
 def test_servers_that_are_logged_in_to(data, credentials):
-    login = ServerLogin("alice", "shop", credentials, {}, allow_cleartext=True)
+    login = ServerLogin("alice", "shop", credentials, {})
+    login.runs_on(None, is_local=True)
     login.start()
     requests = st.one_of(
         st.tuples(

@@ -13,7 +13,7 @@ from proxy.wire.scram import derive_keys, make_verifier
 from proxy.wire.server_login import ChannelBinding, ServerLogin
 from proxy.wire.startup import parse_startup_packet
 
-CERTIFICATE = bytes.fromhex("3016" "3003020100" "300b06092a864886f70d01010b" "03020000")  # no more than is read of it
+CERTIFICATE = bytes.fromhex("30163003020100300b06092a864886f70d01010b03020000")  # no more than is read of it
 KEYS = derive_keys("pencil", b"salt", 10)
 PLAINTEXT = StoredPassword.parse("pencil")
 MD5 = StoredPassword.parse(md5_hash("alice", "pencil"))
@@ -39,9 +39,9 @@ def log_in(client: ServerLogin, server: ClientLogin) -> None:
         client.receive(*message)
 
 
-def proxy_to_server(credentials, *, shown=None, **options) -> ServerLogin:
+def proxy_to_server(credentials, *, shown=None, is_local=False, **options) -> ServerLogin:
     login = ServerLogin("alice", "shop", credentials, {}, **options)
-    login.runs_on(shown)
+    login.runs_on(shown, is_local=is_local)
     login.start()
     return login
 
@@ -68,7 +68,7 @@ def finish(login: ServerLogin) -> None:
     ],
 )
 def test_who_knows_the_secret_is_accepted(method, stored, credentials):
-    server, client = ClientLogin("alice", method, stored), proxy_to_server(credentials, allow_cleartext=True)
+    server, client = ClientLogin("alice", method, stored), proxy_to_server(credentials, is_local=True)
     log_in(client, server)
     finish(client)
     assert (server.state, client.state) == (LoginState.ACCEPTED, LoginState.DONE)
@@ -78,7 +78,7 @@ def test_who_knows_the_secret_is_accepted(method, stored, credentials):
 @pytest.mark.parametrize("stored", [None, PLAINTEXT, MD5, SCRAM])
 def test_who_does_not_is_refused_in_the_same_words_known_or_not(method, stored):
     server = ClientLogin("alice", method, stored, mock_secret=b"secret")
-    client = proxy_to_server(Credentials(password="pencils"), allow_cleartext=True)
+    client = proxy_to_server(Credentials(password="pencils"), is_local=True)
     log_in(client, server)
     assert server.state is LoginState.REFUSED
     assert server.error == SAYS_NO
@@ -89,7 +89,7 @@ def test_who_does_not_is_refused_in_the_same_words_known_or_not(method, stored):
 def test_a_user_nobody_knows_is_refused_whatever_the_method_and_the_log_says_why():
     for method in set(METHODS) - {"trust", "passthrough"}:
         server = ClientLogin("alice", method, None, mock_secret=b"secret")
-        log_in(proxy_to_server(Credentials(password="pencil"), allow_cleartext=True), server)
+        log_in(proxy_to_server(Credentials(password="pencil"), is_local=True), server)
         assert server.error == SAYS_NO
         assert server.reason == 'no password is stored for user "alice"'
 
@@ -125,7 +125,7 @@ def test_an_empty_password_is_refused_even_where_it_is_stored():
 )
 def test_what_is_learnt_logs_in_to_the_server(method, stored, learnt):
     server = ClientLogin("alice", method, stored)
-    log_in(proxy_to_server(Credentials(password="pencil"), allow_cleartext=True), server)
+    log_in(proxy_to_server(Credentials(password="pencil"), is_local=True), server)
     assert server.credentials == learnt
 
 
@@ -141,7 +141,7 @@ def test_what_is_learnt_logs_in_to_the_server(method, stored, learnt):
 )
 def test_a_failure_has_a_name_for_the_metrics(method, stored, password, failure):
     server = ClientLogin("alice", method, stored, mock_secret=b"secret")
-    log_in(proxy_to_server(Credentials(password=password), allow_cleartext=True), server)
+    log_in(proxy_to_server(Credentials(password=password), is_local=True), server)
     assert (server.state, server.failure) == (LoginState.REFUSED, failure)
 
 
@@ -178,7 +178,7 @@ def test_a_password_that_the_server_refuses_is_kept_nowhere():
 
 def handing_on(password):
     server = ClientLogin("alice", "passthrough", None)
-    log_in(proxy_to_server(Credentials(password=password), allow_cleartext=True), server)
+    log_in(proxy_to_server(Credentials(password=password), is_local=True), server)
     assert server.state is LoginState.HANDED_ON
     return server
 
@@ -281,7 +281,7 @@ def test_what_cannot_be_answered_fails_naming_the_user_and_what_is_missing(reque
 
 
 def test_a_cleartext_password_that_is_not_known_is_missed_by_name():
-    login = proxy_to_server(Credentials(md5_hash=MD5.secret), allow_cleartext=True)
+    login = proxy_to_server(Credentials(md5_hash=MD5.secret), is_local=True)
     login.receive(*framed(messages.authentication_cleartext(), BACKEND_TYPES)[0])
     assert "unknown here: the password itself" in login.error.message
 
@@ -353,8 +353,7 @@ def test_channel_binding_offered_without_tls_is_a_sign_of_somebody_in_between():
 
 @pytest.mark.parametrize(("shown", "is_local"), [(CERTIFICATE, False), (None, True)])
 def test_a_cleartext_password_is_sent_where_nobody_listens(shown, is_local):
-    login = proxy_to_server(Credentials(password="x"))
-    login.runs_on(shown, is_local=is_local)
+    login = proxy_to_server(Credentials(password="x"), shown=shown, is_local=is_local)
     assert login.receive(*framed(messages.authentication_cleartext(), BACKEND_TYPES)[0]) == messages.password_message(
         "x"
     )

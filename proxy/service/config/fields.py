@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from proxy.service.config.units import read_bytes, read_seconds
 from proxy.service.config.upstream_url import UpstreamUrlError, parse_upstream_url
+from proxy.wire.passwords import StoredPassword
 
 # Error types that loading.py turns into sentences.
 NOT_ALLOWED: Final = "setting_not_allowed"
@@ -227,11 +228,62 @@ def file_path() -> Setting:
     return Setting("the path of a file, relative to this configuration", {"type": "string"}, read, optional=True)
 
 
-def nothing_yet(instead: str) -> Setting:
-    """A setting that has its place in the file and no meaning in this version."""
-    return Setting(
-        f"nothing in this version; {instead}", {"type": "null"}, lambda value, directory: None, optional=True
-    )
+# pg_hba.conf knows "scram" by this name.
+_METHOD_ALIASES: Final = {"scram-sha-256": "scram"}
+
+
+def auth_method(*words: str) -> Setting:
+    """A method of authentication, by its name here or in pg_hba.conf."""
+
+    def read(value: object, _: Path) -> object:
+        word = _METHOD_ALIASES.get(value, value) if isinstance(value, str) else None
+        return word if word in words else None
+
+    spellings = [*words, *_METHOD_ALIASES]
+    return Setting(", ".join(words), {"anyOf": [{"enum": spellings}, _ENV_REFERENCE]}, read)
+
+
+def names_by_name(what: str) -> Setting:
+    """Names with another name each."""
+
+    def read(value: object, _: Path) -> object:
+        is_mapping = isinstance(value, Mapping) and all(isinstance(one, str) and one for one in value.values())
+        return dict(value) if isinstance(value, Mapping) and is_mapping else None
+
+    schema: JsonSchemaValue = {"type": "object", "additionalProperties": {"type": "string"}}
+    return Setting(f"names with {what} each", schema, read, optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Users with their secrets. Findings name the user and never show what was read."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, {"type": "null"}]}
+
+    def _validated(self, value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._mistake("not a section; allowed: names of users with a secret each")
+        return {str(user): StoredPassword.parse(self._secret(str(user), text)) for user, text in value.items()}
+
+    def _secret(self, user: str, secret: object) -> str:
+        if not user:
+            raise self._mistake("a user without a name")
+        if not isinstance(secret, str):
+            raise self._mistake(f'the secret of user "{user}" is no text; write it in quotes')
+        if not secret or "\0" in secret:
+            # An empty secret would be a password that anybody can guess.
+            raise self._mistake(f'the secret of user "{user}" is empty; leave the user out to shut it out')
+        return secret
+
+    @staticmethod
+    def _mistake(sentence: str) -> PydanticCustomError:
+        return PydanticCustomError(SAID_IN_FULL, "{sentence}", {"sentence": sentence})
 
 
 @dataclass(frozen=True, slots=True)

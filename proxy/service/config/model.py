@@ -9,7 +9,7 @@ Times are kept in seconds, amounts of memory in bytes. All counts are those of o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,7 @@ from proxy.service.config import fields
 from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.errors import key_text
 from proxy.service.config.upstream_url import UpstreamUrl
+from proxy.wire.passwords import StoredPassword
 
 Port = Annotated[int, fields.whole(0, 65535)]
 Count = Annotated[int, fields.whole(0)]
@@ -29,6 +30,8 @@ OptionalFile = Annotated[Path | None, fields.file_path()]
 OptionalText = Annotated[str | None, fields.text("some text", optional=True)]
 Glob = Annotated[str | None, fields.text("some text, * and ? stand for any", optional=True)]
 ClassName = Annotated[str, fields.class_name()]
+
+AUTH_METHODS: Final = ("scram", "md5", "cleartext", "trust", "cert", "passthrough")
 
 # What fairness inside a class goes by; "identity" is user, address and application_name together.
 FlowKey = Literal["identity", "user", "database", "application_name", "address"]
@@ -98,16 +101,75 @@ class Upstream(Section):
     )
 
 
+class Rule(Section):
+    method: Annotated[str, fields.auth_method(*AUTH_METHODS, "reject")] = Field(
+        description="how they prove who they are: scram, md5, cleartext, trust, cert, passthrough; or reject"
+    )
+    tls: Annotated[Literal["any", "required", "refused"], fields.choice("any", "required", "refused")] = Field(
+        default="any", description="connections under TLS (required), those without (refused), or any"
+    )
+    address: Annotated[str | None, fields.client_address()] = Field(
+        default=None, description="the client's address, a block or glob of them, or local (unix socket)"
+    )
+    user: Glob = Field(default=None, description="glob over the user's name")
+    database: Glob = Field(default=None, description="glob over the database's name")
+
+
+class AuthCache(Section):
+    ttl: SecondsOrZero = Field(
+        default=30.0, description="what the server said of a user, or of a password passed through, is believed"
+    )
+    negative_ttl: SecondsOrZero = Field(default=5.0, description="that the server knows no such user is believed")
+    max_users: AtLeastOne = Field(default=10_000, description="users that are remembered")
+
+
+class AuthFailures(Section):
+    delay: SecondsOrZero = Field(
+        default=0.2,
+        description="a failed login is answered so late; each further one of user and address twice as late",
+    )
+    max_delay: SecondsOrZero = Field(default=5.0, description="the latest such answer")
+    forget_after: Seconds = Field(default=60.0, description="so long without a further failure, it begins anew")
+    max_held: Count = Field(
+        default=1000,
+        description="answers that wait at once, for at most a quarter of all connections; more are given without delay",
+    )
+
+
 class Auth(Section):
-    method: Annotated[
-        Literal["scram", "md5", "cleartext", "trust"], fields.choice("scram", "md5", "cleartext", "trust")
-    ] = Field(default="scram", description="how clients prove who they are: scram, md5, cleartext, trust")
+    method: Annotated[str, fields.auth_method(*AUTH_METHODS)] = Field(
+        default="scram",
+        description="how all clients prove who they are: scram, md5, cleartext, trust, cert, passthrough",
+    )
+    rules: tuple[Rule, ...] = Field(
+        default=(), description="instead of method: the first that matches decides, and whom none matches is rejected"
+    )
+    users: Annotated[Mapping[str, StoredPassword] | None, fields.Secrets()] = Field(
+        default=None, repr=False, description="users and their secrets, as in the users file"
+    )
     users_file: OptionalFile = Field(
         default=None, description='users, one `"user" "secret"` on a line, as for PgBouncer'
     )
-    auth_query: Annotated[None, fields.nothing_yet("list the users in auth.users_file")] = Field(
-        default=None, description="no meaning in this version; has to stay empty"
+    auth_query: OptionalText = Field(
+        default=None, description="asks the server for users that are not listed: a row of user and secret for $1"
     )
+    cache: AuthCache = Field(default_factory=AuthCache, description="what the server said of users")
+    cert_users: Annotated[Mapping[str, str] | None, fields.names_by_name("a user")] = Field(
+        default=None, description="common names of certificates whose user has another name, and that user"
+    )
+    passthrough_dials: AtLeastOne = Field(
+        default=1, description="passwords that are tried at the server at once, above the proxy's own connections"
+    )
+    failures: AuthFailures = Field(default_factory=AuthFailures, description="failed logins are slowed down")
+
+    @property
+    def rules_in_force(self) -> tuple[Rule, ...]:
+        """Those written, or the one that `method` is short for."""
+        return self.rules or (Rule(method=self.method),)
+
+    def uses(self, *methods: str) -> bool:
+        """Whether somebody may have to prove who it is in one of these ways."""
+        return any(rule.method in methods for rule in self.rules_in_force)
 
 
 class Headroom(Section):

@@ -100,10 +100,10 @@ KEYWORDS: Final[dict[str, Keyword]] = {
         "PGMAXPROTOCOLVERSION",
         *PROTOCOL_MINORS,
     ),
-    "channel_binding": _refused(
-        "channel binding is not spoken here yet; write channel_binding=prefer with sslmode=verify-full, which also "
-        "proves who the server is",
-        *("disable", "prefer"),
+    "channel_binding": _used(
+        "require: only a server that proves with SCRAM where its TLS ends is logged in to",
+        "PGCHANNELBINDING",
+        *("disable", "prefer", "require"),
     ),
     "require_auth": _refused(
         "the method the server asks for is followed; write sslmode=verify-full to be sure of the server"

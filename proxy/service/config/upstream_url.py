@@ -63,6 +63,7 @@ class UpstreamUrl:
     load_balance_hosts: str = "disable"
     sslnegotiation: str = "postgres"
     sslsni: bool = True
+    channel_binding: str = "prefer"
 
     def shown(self) -> str:
         """The URI for people and logs: users, hosts and database, no password and no parameters."""
@@ -231,6 +232,7 @@ def _built(values: Mapping[str, str]) -> UpstreamUrl:
         load_balance_hosts=given.get("load_balance_hosts", "disable"),
         sslnegotiation=given.get("sslnegotiation", "postgres"),
         sslsni=given.get("sslsni", "1") == "1",
+        channel_binding=given.get("channel_binding", "prefer"),
     )
     _check_tls(built, given.get("sslcertmode", "allow"))
     return built
@@ -302,6 +304,8 @@ def _check_tls(url: UpstreamUrl, certificate_mode: str) -> None:
         raise UpstreamUrlError("sslkey without sslcert; give both or neither")
     if certificate_mode == "require" and not url.sslcert:
         raise UpstreamUrlError("sslcertmode=require without sslcert; name the client certificate's file")
+    if url.channel_binding == "require" and url.sslmode in {"disable", "allow"}:
+        raise UpstreamUrlError(f"channel_binding=require with sslmode={url.sslmode}; write sslmode=require or higher")
     highest = url.ssl_max_protocol_version
     if highest is not None and highest < url.ssl_min_protocol_version:
         raise UpstreamUrlError("ssl_max_protocol_version is below ssl_min_protocol_version; swap or drop one")

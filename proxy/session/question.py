@@ -10,6 +10,7 @@ from typing import Final
 
 from proxy.session import clock
 from proxy.session.server import Holder, ServerConnection
+from proxy.session.statements import NO_UNNAMED
 from proxy.wire import messages
 from proxy.wire.framing import server_cursor
 from proxy.wire.messages import ErrorFields
@@ -53,6 +54,7 @@ class Question(Holder):
         self._server = server
         server.link(self)
         server.send_one(self._message, self._kind)
+        server.unnamed = NO_UNNAMED  # whose ever it was: a client must parse its own again
 
     def _answer(self) -> list[Row]:
         if self._error is not None:

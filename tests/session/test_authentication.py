@@ -24,6 +24,7 @@ from tests.support.certificates import issue, make_certificates
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.servers import Postgres
+from tests.support.wire_client import SYNC, bind, execute, parse
 
 MakePostgres = Callable[..., EmbeddedPostgres]
 T = TypeVar("T")
@@ -347,6 +348,22 @@ async def test_users_that_exist_do_not_wait_behind_invented_ones(run_proxy: RunP
 
     await asyncio.gather(*(find(f"guest{number}") for number in range(20)), find("app"))
     assert answered.index("app") <= 1
+
+
+async def test_a_lookup_between_two_units_of_a_client_is_not_what_the_client_runs(
+    run_proxy: RunProxy, as_superuser: str
+) -> None:
+    """Both use the unnamed statement of one server connection, where the client is the upstream's own user."""
+    rules = [{"method": "trust", "user": "postgres"}, {"method": "scram"}]
+    proxy = await run_proxy(as_superuser, auth={**NOBODY_LISTED, "method": None, "rules": rules})
+    client = await proxy.connect("postgres")
+    await client.send(parse("SELECT 'mine'"), SYNC)
+    await client.answer()
+    dials = proxy.measures.dials
+    assert await who(proxy) == "app"
+    await client.send(bind(), execute(), SYNC)
+    assert (await client.answer()).value == "mine"
+    assert (proxy.measures.auth_queries, proxy.measures.dials) == (1, dials + 1)
 
 
 async def test_what_is_listed_of_the_upstreams_own_user_does_not_replace_the_password_of_its_url(

@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix-out", help="a file for what the drivers could do, for `python -m tests.clients.matrix`")
+
+
 def pytest_configure() -> None:
     if IS_COMPILED and (old := stale()):
         raise pytest.UsageError(

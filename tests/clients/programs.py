@@ -1,0 +1,199 @@
+"""The programs of the drivers: which there are, how each is installed, and talking to one.
+
+Owns: the list of drivers, their ecosystems' folders, processes, and what is missing on a machine in words.
+Does not know: servers, proxies, what a scenario must come to.
+
+An ecosystem is installed once, by its own client, into its folder below tests/clients; git ignores what that makes.
+"""
+
+import hashlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+INSTALL_SECONDS = 600
+ANSWER_SECONDS = 20
+
+# What package clients say where nobody answers for their registry, in contrast to a mistake of ours.
+UNREACHABLE = (
+    "ENOTFOUND",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ETIMEDOUT",
+    "ENETUNREACH",
+    "no such host",
+    "connection refused",
+    "i/o timeout",
+    "Connection refused",
+    "Unknown host",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+)
+
+
+class NotHere(Exception):
+    """A driver cannot be had on this machine; the words say what is missing."""
+
+
+@dataclass(frozen=True)
+class Ecosystem:
+    """Where programs are written, which tools that needs, and the commands that make them ready."""
+
+    name: str
+    tools: Sequence[str] = ()
+    locked_by: Sequence[str] = ()  # files whose change means to install again
+    install: Sequence[Sequence[str]] = ()
+
+    @property
+    def folder(self) -> Path:
+        return HERE / self.name
+
+    def make_ready(self) -> None:
+        """Install, unless that was done for these files. Raises NotHere where a tool or the registry is missing."""
+        missing = [tool for tool in self.tools if shutil.which(tool) is None]
+        if missing:
+            raise NotHere(f"{' and '.join(missing)} not installed")
+        stamp, digest = self.folder / ".installed", self._digest()
+        if stamp.exists() and stamp.read_text() == digest:
+            return
+        for command in self.install:
+            self._run(command)
+        stamp.write_text(digest)
+
+    def _digest(self) -> str:
+        files = [path for pattern in self.locked_by for path in sorted(self.folder.glob(pattern))]
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+    def _run(self, command: Sequence[str]) -> None:
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+        )
+        if done.returncode == 0:
+            return
+        said = (done.stdout + done.stderr)[-3000:]
+        if any(words in said for words in UNREACHABLE):
+            raise NotHere(f"the registry of {command[0]} does not answer")
+        raise RuntimeError(f"{' '.join(command)}: {said}")
+
+
+PYTHON = Ecosystem("python")
+
+# Features of a scenario list that a client does not have at all, in words that the matrix can show.
+Without = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One row of the matrix. `name` is for people, `id` for tests."""
+
+    id: str
+    name: str
+    ecosystem: Ecosystem
+    command: Sequence[str]
+    without: Without = field(default_factory=dict)
+    codes_at_login: bool = True  # False: the driver shows the words of an error while connecting, and no SQLSTATE
+
+
+def in_python(key: str, name: str, **options: Any) -> Driver:
+    return Driver(key, name, PYTHON, (sys.executable, "-m", f"tests.clients.python.{key}_program"), **options)
+
+
+# A layer above a driver: these are done with the driver below, which has a row of its own.
+OF_ITS_DRIVER = dict.fromkeys(("copy_in", "copy_out", "listen", "cancel"), "done with the driver below")
+
+DRIVERS = (
+    in_python("psycopg", "psycopg 3", codes_at_login=False),
+    in_python("psycopg_async", "psycopg 3 async, pipelines", codes_at_login=False),
+    in_python("psycopg2", "psycopg2", codes_at_login=False),
+    in_python("asyncpg", "asyncpg"),
+    in_python("sqlalchemy", "SQLAlchemy, psycopg 3", codes_at_login=False, without=OF_ITS_DRIVER),
+    in_python("sqlalchemy_asyncpg", "SQLAlchemy, asyncpg", without=OF_ITS_DRIVER),
+    in_python("django", "Django, psycopg 3", codes_at_login=False, without=OF_ITS_DRIVER),
+)
+
+
+class Program:
+    """A running program of a driver. It lives for many scenarios, and is started again after one that hung."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self._process: subprocess.Popen[str] | None = None
+        self._version = ""
+
+    def ask(self, scenario: str, url: str, *, within_seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """The program's answer: `result`, or `failure` in words (a program that says nothing is stopped)."""
+        process = self._running()
+        assert process.stdin is not None, "made with pipes"
+        assert process.stdout is not None, "made with pipes"
+        process.stdin.write(json.dumps({"scenario": scenario, "url": url}) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], within_seconds)[0]:
+            self.stop()
+            return {"failure": f"no answer within {within_seconds:g} s"}
+        line = process.stdout.readline()
+        if not line:
+            self.stop()
+            return {"failure": "the program ended"}
+        answer: dict[str, Any] = json.loads(line)
+        if "failure" in answer:
+            self.stop()  # it may have left connections open, which the next scenario would meet
+        return answer
+
+    def version(self) -> str:
+        """Of the driver, as it says itself."""
+        if not self._version:
+            self._version = str(self.ask("version", "")["result"]["driver"])
+        return self._version
+
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._process is None:
+            self._process = subprocess.Popen(
+                list(self.driver.command),
+                cwd=HERE.parent.parent if self.driver.ecosystem is PYTHON else self.driver.ecosystem.folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self._process
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+class Programs:
+    """The programs of a run of tests, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._programs: dict[str, Program] = {}
+        self._missing: dict[str, str] = {}
+
+    def of(self, driver: Driver) -> Program:
+        """Raises NotHere, every time, for a driver that cannot be had here."""
+        ecosystem = driver.ecosystem
+        if ecosystem.name in self._missing:
+            raise NotHere(self._missing[ecosystem.name])
+        if driver.id not in self._programs:
+            try:
+                ecosystem.make_ready()
+            except NotHere as missing:
+                self._missing[ecosystem.name] = str(missing)
+                raise
+            self._programs[driver.id] = Program(driver)
+        return self._programs[driver.id]
+
+    def stop(self) -> None:
+        for program in self._programs.values():
+            program.stop()

@@ -1,0 +1,144 @@
+"""Every driver works through every scenario: straight at the server, through both pool modes, and beside PgBouncer.
+
+The results make the matrix in the README (`make matrix`).
+
+No client is given any flag for a pooler.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from loadtests.pgbouncer import PgBouncer, find_pgbouncer, users_with_passwords
+from proxy.demo.postgres import EmbeddedPostgres
+from proxy.demo.serving import ProxyProcess
+from tests.clients.matrix import BESIDE, HERE, Results, written_in_readme
+from tests.clients.programs import DRIVERS, Driver, NotHere, Program, Programs
+from tests.clients.scenarios import APPLICATION_NAME, FULL, NARROW, NARROW_SLOTS, ROOMY, SCENARIOS, Scenario
+from tests.clients.ways import assert_left_quiet
+from tests.support.proxies import plain_config, users_file
+
+pytestmark = pytest.mark.drivers
+
+LIMITS = {NARROW: NARROW_SLOTS, FULL: 1, ROOMY: 12}
+PAIRS = [(driver, scenario) for driver in DRIVERS for scenario in SCENARIOS if scenario.name not in driver.without]
+Pair = tuple[Driver, Scenario]
+
+
+def each(pairs: list[Pair]) -> Any:
+    return pytest.mark.parametrize(("driver", "scenario"), pairs, ids=[f"{d.id}-{s.name}" for d, s in pairs])
+
+
+def in_mode(mode: str) -> Any:
+    return pytest.mark.parametrize("proxy", [mode], indirect=True, ids=[""])
+
+
+def classes(mode: str) -> dict[str, Any]:
+    """A refusal comes soon, and yet late enough for a slot that somebody is just leaving."""
+    return {
+        name: {
+            "match": [{"application_name": f"{name}*"}],
+            "priority": 1,
+            "reserved": limit,
+            "limit": limit,
+            "pool_mode": mode,
+            "queue": {"timeout": "500ms" if name == FULL else "5s", "max": 100},
+        }
+        for name, limit in LIMITS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def proxy(embedded_postgres_18: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[ProxyProcess]:
+    given = classes(request.param)
+    config = plain_config(embedded_postgres_18, default_class=ROOMY, classes=given, budget={"total": 18})
+    with ProxyProcess(config, files={"users.txt": users_file()}) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(embedded_postgres_18: EmbeddedPostgres) -> Iterator[PgBouncer]:
+    """In transaction mode. It has no classes: a database of its own, as clients see it, stands for each."""
+    binary = find_pgbouncer()
+    if binary is None:
+        pytest.skip("pgbouncer is not installed")
+    databases = {name: f"dbname=app pool_size={limit}" for name, limit in LIMITS.items()}
+    settings = {"query_wait_timeout": "2"}
+    with PgBouncer(
+        binary, embedded_postgres_18, databases=databases, users=users_with_passwords(), settings=settings
+    ) as pgbouncer:
+        yield pgbouncer
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    programs = Programs()
+    yield programs
+    programs.stop()
+
+
+@pytest.fixture
+def program(programs: Programs, driver: Driver) -> Program:
+    try:
+        return programs.of(driver)
+    except NotHere as missing:
+        pytest.skip(f"{driver.name}: {missing}")
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Iterator[Results]:
+    results = Results()
+    yield results
+    if target := request.config.getoption("--matrix-out", default=None):
+        results.write(target)
+
+
+def url(port: int, at: str, database: str = "app") -> str:
+    return f"postgresql://app:app-secret@127.0.0.1:{port}/{database}?application_name={APPLICATION_NAME[at]}"
+
+
+def wrong_with(program: Program, scenario: Scenario, url: str, *, without: str = "") -> str | None:
+    answer = program.ask(scenario.name, url)
+    return scenario.judge(answer["result"], without=without) if "result" in answer else str(answer["failure"])
+
+
+@each([pair for pair in PAIRS if pair[1].is_direct_too])
+def test_straight_at_the_server(
+    program: Program, driver: Driver, scenario: Scenario, embedded_postgres_18: EmbeddedPostgres
+) -> None:
+    """The programs themselves are right: what differs on another way is the way's doing."""
+    wrong = wrong_with(program, scenario, url(embedded_postgres_18.port, scenario.at))
+    assert wrong is None, wrong
+
+
+@in_mode("transaction")
+@each(PAIRS)
+def test_in_transaction_mode(
+    proxy: ProxyProcess, program: Program, driver: Driver, scenario: Scenario, results: Results
+) -> None:
+    wrong = wrong_with(program, scenario, url(proxy.port, scenario.at))
+    results.found(driver.id, scenario.name, HERE, wrong is None)
+    results.versions[driver.id] = program.version()
+    assert wrong is None, wrong
+    assert_left_quiet(proxy)
+
+
+@in_mode("session")
+@each([pair for pair in PAIRS if pair[1].at != NARROW])  # every open connection has a slot of its own there
+def test_in_session_mode(proxy: ProxyProcess, program: Program, driver: Driver, scenario: Scenario) -> None:
+    """A full class says so while its client connects, which some drivers tell by words alone."""
+    without = "" if driver.codes_at_login else "code"
+    wrong = wrong_with(program, scenario, url(proxy.port, scenario.at), without=without)
+    assert wrong is None, wrong
+    assert_left_quiet(proxy)
+
+
+@each(PAIRS)
+def test_beside_pgbouncer(
+    pgbouncer: PgBouncer, program: Program, driver: Driver, scenario: Scenario, results: Results
+) -> None:
+    """What the README says of PgBouncer in transaction mode is what it does here, for better or worse."""
+    wrong = wrong_with(program, scenario, url(pgbouncer.port, scenario.at, database=scenario.at))
+    results.found(driver.id, scenario.name, BESIDE, wrong is None)
+    assert written_in_readme(driver.id, scenario.name, BESIDE) is (wrong is None), wrong

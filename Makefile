@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TYPED  := $(wildcard proxy/*/*.pxd)
 COMPILED := $(wildcard proxy/*/*.pyx) $(TYPED) $(wildcard $(TYPED:.pxd=.py))
 
-.PHONY: help demo test lint format bench micro clean
+.PHONY: help demo test lint format bench micro clean test-clients matrix
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -19,9 +19,12 @@ $(VENV)/.ready: pyproject.toml setup.py $(COMPILED)
 demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, classes; a table and a picture
 	$(BIN)/pgheadroom demo
 
-test: $(VENV)/.ready   ## all tests, against a real PostgreSQL; those of the compiled modules also on their sources
+test: $(VENV)/.ready   ## tests against a real PostgreSQL; those of the compiled modules also on their sources
 	PGHEADROOM_PLAIN=1 $(BIN)/python -m pytest -q tests/admission tests/session tests/test_packaging.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not drivers"
+
+test-clients: $(VENV)/.ready ## every client driver, in its own language; installs them below tests/clients
+	$(BIN)/python -m pytest -m drivers tests/clients
 
 lint: $(VENV)/.ready   ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -38,5 +41,11 @@ bench: $(VENV)/.ready  ## the bad day: direct, PgBouncer, pgheadroom
 micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle client, beside PgBouncer
 	$(BIN)/python -m loadtests.micro
 
+matrix: $(VENV)/.ready ## the same beside PgBouncer; writes the table of clients into the README
+	-$(BIN)/python -m pytest -q -m drivers tests/clients --matrix-out build/clients.json
+	$(BIN)/python -m tests.clients.matrix build/clients.json
+
 clean:           ## remove what the targets made
 	rm -rf $(VENV) build proxy/*/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf tests/clients/*/.installed tests/clients/node/node_modules tests/clients/node/generated
+	rm -rf tests/clients/go/program tests/clients/java/target

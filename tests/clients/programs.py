@@ -86,6 +86,25 @@ class Ecosystem:
 
 
 PYTHON = Ecosystem("python")
+NODE = Ecosystem(
+    "node",
+    tools=("node", "npm"),
+    locked_by=("package-lock.json", "schema.prisma"),
+    install=(
+        ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+        # Prisma's command looks for an engine that making a client does not need, and would download it.
+        ("env", "PRISMA_SCHEMA_ENGINE_BINARY=/bin/true", "npx", "--no-install", "prisma", "generate"),
+    ),
+)
+GO = Ecosystem(
+    "go", tools=("go",), locked_by=("go.sum", "*.go"), install=(("go", "build", "-mod=readonly", "-o", "program", "."),)
+)
+JAVA = Ecosystem(
+    "java",
+    tools=("java", "javac", "mvn"),
+    locked_by=("pom.xml", "src/main/java/*.java"),
+    install=(("mvn", "--batch-mode", "--quiet", "package"),),
+)
 
 # Features of a scenario list that a client does not have at all, in words that the matrix can show.
 Without = Mapping[str, str]
@@ -100,24 +119,56 @@ class Driver:
     ecosystem: Ecosystem
     command: Sequence[str]
     without: Without = field(default_factory=dict)
-    codes_at_login: bool = True  # False: the driver shows the words of an error while connecting, and no SQLSTATE
+    fails: Mapping[str, str] = field(default_factory=dict)  # what cannot be had through a pooler, and why
+    asks_first: bool = False  # it asks new connections something of its own, and is tried after that was answered
+    named_after_login: bool = False  # a class cannot be chosen by application_name while it connects
+    codes: str = "always"  # whether it shows the SQLSTATE of an error: always, "not at login", "never"
 
 
 def in_python(key: str, name: str, **options: Any) -> Driver:
     return Driver(key, name, PYTHON, (sys.executable, "-m", f"tests.clients.python.{key}_program"), **options)
 
 
+def in_node(key: str, name: str, **options: Any) -> Driver:
+    return Driver(key, name, NODE, ("node", f"{key}_program.mjs"), **options)
+
+
 # A layer above a driver: these are done with the driver below, which has a row of its own.
 OF_ITS_DRIVER = dict.fromkeys(("copy_in", "copy_out", "listen", "cancel"), "done with the driver below")
+OF_KNEX = {name: why for name, why in OF_ITS_DRIVER.items() if name != "cancel"} | {
+    "prepared_statements": "it names none"
+}
+CANCELS_BY_PROCESS_ID = {
+    "cancel": "pg_cancel_backend() with the process id of the login, which names no server process"
+}
+KEEPS_WHAT_COULD_NOT_BEGIN = {"recovery": "its pool never gets a connection back whose BEGIN was refused"}
+POOLS_WHAT_COULD_NOT_BEGIN = {"recovery": "it pools a connection whose BEGIN was refused without the ROLLBACK it needs"}
+WITH_JAVA = ("java", "-cp", "target/classes:target/lib/*", "Scenarios")
+NO_POOL = {"pool": "one client is one connection"}
+ONLY_COPIES = dict.fromkeys(
+    ("connect_by_url", "pool", "crowd", "prepared_statements", "transactions", "listen", "cancel", "errors"),
+    "not what it does",
+)
+ONLY_RUNS = NO_POOL | dict.fromkeys(("copy_in", "copy_out", "listen", "cancel", "errors"), "not what it does")
 
 DRIVERS = (
-    in_python("psycopg", "psycopg 3", codes_at_login=False),
-    in_python("psycopg_async", "psycopg 3 async, pipelines", codes_at_login=False),
-    in_python("psycopg2", "psycopg2", codes_at_login=False),
+    in_python("psycopg", "psycopg 3", codes="not at login"),
+    in_python("psycopg_async", "psycopg 3 async, pipelines", codes="not at login"),
+    in_python("psycopg2", "psycopg2", codes="not at login"),
     in_python("asyncpg", "asyncpg"),
-    in_python("sqlalchemy", "SQLAlchemy, psycopg 3", codes_at_login=False, without=OF_ITS_DRIVER),
+    in_python("sqlalchemy", "SQLAlchemy, psycopg 3", codes="not at login", without=OF_ITS_DRIVER),
     in_python("sqlalchemy_asyncpg", "SQLAlchemy, asyncpg", without=OF_ITS_DRIVER),
-    in_python("django", "Django, psycopg 3", codes_at_login=False, without=OF_ITS_DRIVER),
+    in_python("django", "Django, psycopg 3", codes="not at login", without=OF_ITS_DRIVER),
+    in_node("pg", "node-postgres"),
+    in_node("postgres", "postgres.js", asks_first=True),
+    in_node("prisma", "Prisma, adapter-pg", without={**OF_ITS_DRIVER, "prepared_statements": "it names none"}),
+    in_node("drizzle", "Drizzle, node-postgres", without=OF_ITS_DRIVER, fails=KEEPS_WHAT_COULD_NOT_BEGIN),
+    in_node("knex", "Knex", without=OF_KNEX, fails=CANCELS_BY_PROCESS_ID | POOLS_WHAT_COULD_NOT_BEGIN, asks_first=True),
+    Driver("pgx", "pgx", GO, ("./program",)),
+    Driver("pgjdbc", "pgjdbc, HikariCP", JAVA, WITH_JAVA, named_after_login=True),
+    in_python("psql", "psql", codes="not at login", without=NO_POOL),
+    in_python("pgbench", "pgbench", codes="never", without=ONLY_RUNS),
+    in_python("pg_dump", "pg_dump, pg_restore", codes="never", without=ONLY_COPIES),
 )
 
 

@@ -21,7 +21,7 @@ demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, 
 
 test: $(VENV)/.ready   ## tests against a real PostgreSQL; those of the compiled modules also on their sources
 	PGHEADROOM_PLAIN=1 $(BIN)/python -m pytest -q tests/admission tests/session tests/test_packaging.py
-	$(BIN)/python -m pytest -m "not drivers"
+	$(BIN)/python -m pytest -m "not drivers and not beside"
 
 test-clients: $(VENV)/.ready ## every client driver, in its own language; installs them below tests/clients
 	$(BIN)/python -m pytest -m drivers tests/clients
@@ -42,7 +42,7 @@ micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle
 	$(BIN)/python -m loadtests.micro
 
 matrix: $(VENV)/.ready ## the same beside PgBouncer; writes the table of clients into the README
-	-$(BIN)/python -m pytest -q -m drivers tests/clients --matrix-out build/clients.json
+	-$(BIN)/python -m pytest -q -m "drivers or beside" tests/clients --matrix-out build/clients.json
 	$(BIN)/python -m tests.clients.matrix build/clients.json
 
 clean:           ## remove what the targets made

@@ -19,8 +19,6 @@ from tests.clients.scenarios import APPLICATION_NAME, FULL, NARROW, NARROW_SLOTS
 from tests.clients.ways import assert_left_quiet
 from tests.support.proxies import plain_config, users_file
 
-pytestmark = pytest.mark.drivers
-
 LIMITS = {NARROW: NARROW_SLOTS, FULL: 1, ROOMY: 12}
 PAIRS = [(driver, scenario) for driver in DRIVERS for scenario in SCENARIOS if scenario.name not in driver.without]
 Pair = tuple[Driver, Scenario]
@@ -81,9 +79,12 @@ def proxy(embedded_postgres_18: EmbeddedPostgres, request: pytest.FixtureRequest
         yield proxy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pgbouncer(embedded_postgres_18: EmbeddedPostgres) -> Iterator[PgBouncer]:
-    """In transaction mode. It has no classes: a database of its own, as clients see it, stands for each."""
+    """In transaction mode. It has no classes: a database of its own, as clients see it, stands for each.
+
+    A new one for each scenario: what statements another has left behind on a server connection is not held against it.
+    """
     binary = find_pgbouncer()
     if binary is None:
         pytest.skip("pgbouncer is not installed")
@@ -131,6 +132,7 @@ def wrong_with(program: Program, scenario: Scenario, url: str, *, at_login: bool
     return scenario.judge(answer["result"], without="code" if hides_code and scenario.at == FULL else "")
 
 
+@pytest.mark.drivers
 @each([pair for pair in PAIRS if pair[1].is_direct_too], pooled=False)
 def test_straight_at_the_server(
     program: Program, driver: Driver, scenario: Scenario, embedded_postgres_18: EmbeddedPostgres
@@ -140,6 +142,7 @@ def test_straight_at_the_server(
     assert wrong is None, wrong
 
 
+@pytest.mark.drivers
 @in_mode("transaction")
 @each(PAIRS)
 def test_in_transaction_mode(
@@ -152,6 +155,7 @@ def test_in_transaction_mode(
     assert_left_quiet(proxy)
 
 
+@pytest.mark.drivers
 @in_mode("session")
 @each([pair for pair in PAIRS if fits_session_mode(*pair)])
 def test_in_session_mode(proxy: ProxyProcess, program: Program, driver: Driver, scenario: Scenario) -> None:
@@ -160,6 +164,7 @@ def test_in_session_mode(proxy: ProxyProcess, program: Program, driver: Driver, 
     assert_left_quiet(proxy)
 
 
+@pytest.mark.beside
 @each(PAIRS, pooled=False)
 def test_beside_pgbouncer(
     pgbouncer: PgBouncer, program: Program, driver: Driver, scenario: Scenario, results: Results

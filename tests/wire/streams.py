@@ -12,7 +12,10 @@ TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 
 def recorded(driver: str, side: str) -> bytes:
-    """What `driver` and PostgreSQL 15 said to each other, from the first message with a type byte on."""
+    """What `driver` and PostgreSQL 15 or 18 said to each other, from the first message with a type byte on.
+
+    Those that are named after a scenario were made by tests/clients/recording.py.
+    """
     stream = bytes.fromhex((TRANSCRIPTS / f"{driver}_{side}.hex").read_text())
     if side == "server":
         return stream
@@ -23,8 +26,7 @@ def recorded(driver: str, side: str) -> bytes:
 
 RECORDED = {
     (driver, side): (recorded(driver, side), FRONTEND_TYPES if side == "client" else BACKEND_TYPES)
-    for driver in ("psycopg", "asyncpg")
-    for side in ("client", "server")
+    for driver, _, side in sorted(path.stem.rpartition("_") for path in TRANSCRIPTS.glob("*.hex"))
 }
 
 

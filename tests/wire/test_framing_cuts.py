@@ -26,6 +26,10 @@ def transcript(request):
     return stream, known, WANTED[request.param[1]]
 
 
+def test_there_are_transcripts_of_several_drivers():
+    assert {name.split("_")[0] for name, _ in RECORDED} == {"asyncpg", "pg", "pgjdbc", "pgx", "postgres", "psycopg"}
+
+
 def test_transcripts_hold_what_their_drivers_do():
     seen = {chr(kind) for stream, _ in RECORDED.values() for kind, _, _ in read_whole(stream, bytes(range(256)))}
     assert set("pPBDESQXdc" + "RSKZ12nTDCtAGH") <= seen

@@ -33,12 +33,12 @@ export async function inTurn(values, work) {
   return found;
 }
 
-// How an error looks to the program, by whatever `codeOf` finds in it.
+// How an error looks to the program, by whatever `codeOf` finds in it. The code is null where there was none.
 export async function refusal(work, codeOf = (error) => error.code) {
   try {
     await work();
     return { code: null };
   } catch (error) {
-    return { code: codeOf(error) ?? null, message: error.message, type: error.constructor.name };
+    return { code: codeOf(error) ?? "", message: error.message, type: error.constructor.name };
   }
 }

@@ -175,7 +175,7 @@ async def recovery(url: str) -> Any:
             for _ in range(2):
                 try:
                     await shared.fetchval("SELECT $1::int", 0)
-                except asyncpg.TooManyConnectionsError:
+                except (asyncpg.PostgresError, OSError):
                     refused += 1
         await holder.close()
         found = [await shared.fetchval("SELECT $1::int", i) for i in range(5)]

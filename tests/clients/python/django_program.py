@@ -201,6 +201,7 @@ def recovery(url: str) -> Any:
             except DatabaseError:
                 refused += 1
     connections["other"].close()
+    django.db.close_old_connections()  # as between two requests: what is broken is made anew
     found = [value("SELECT %s", i) for i in range(5)]
     leave()
     return {"refused": refused == 2, "after": found}

@@ -139,7 +139,7 @@ def recovery(url: str) -> Any:
         session = Session(url)
     found = [int(session.ask(f"SELECT {i};")[0]) for i in range(5)]
     session.close()
-    return {"refused": any('class "' in line for line in told), "after": found}
+    return {"refused": any("FATAL" in line or "ERROR" in line for line in told), "after": found}
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ async def recovery(url: str) -> Any:
     await others.dispose()
     found = [await ask(i) for i in range(5)]
     await engine.dispose()
-    return {"refused": codes == ["53300", "53300"], "after": found}
+    return {"refused": len(codes) == 2, "after": found}
 
 
 if __name__ == "__main__":

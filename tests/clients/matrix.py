@@ -37,6 +37,7 @@ HEADINGS = {
     "errors": "errors",
     "refusal_while_full": "refusal",
     "recovery": "recovery",
+    "refused_begin": "refused BEGIN",
 }
 
 

@@ -86,6 +86,13 @@ SCENARIOS = (
         at=FULL,
         is_direct_too=False,
     ),
+    Scenario(
+        "refused_begin",
+        "the same where it was a transaction that could not begin",
+        {"refused": True, "after": [0, 1, 2, 3, 4]},
+        at=FULL,
+        is_direct_too=False,
+    ),
 )
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -47,6 +47,8 @@ def fits_session_mode(driver: Driver, scenario: Scenario) -> bool:
 
     And the class is chosen at login, before some drivers say their name.
     """
+    if scenario.name == "refused_begin":
+        return False  # the refusal comes earlier
     if scenario.at == FULL:
         return not driver.named_after_login and not (driver.asks_first and scenario.name == "recovery")
     return scenario.at != NARROW

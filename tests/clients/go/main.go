@@ -266,12 +266,27 @@ func refusalWhileFull(url string) any {
 }
 
 func recovery(url string) any {
+	return afterRefusals(url, func(shared *pgxpool.Pool) error {
+		_, err := shared.Exec(background, "SELECT 1")
+		return err
+	})
+}
+
+func refusedBegin(url string) any {
+	return afterRefusals(url, func(shared *pgxpool.Pool) error {
+		return pgx.BeginFunc(background, shared, func(own pgx.Tx) error {
+			_, err := own.Exec(background, "SELECT 1")
+			return err
+		})
+	})
+}
+
+func afterRefusals(url string, ask func(*pgxpool.Pool) error) any {
 	shared := poolOf(url, 1)
 	defer shared.Close()
 	holder := connect(url)
 	run(holder, "BEGIN")
-	_, first := shared.Exec(background, "SELECT 1")
-	_, second := shared.Begin(background)
+	first, second := ask(shared), ask(shared)
 	run(holder, "ROLLBACK")
 	must(holder.Close(background))
 	after := []int{}
@@ -305,6 +320,7 @@ var scenarios = map[string]func(string) any{
 	"errors":              errorsOfAllKinds,
 	"refusal_while_full":  refusalWhileFull,
 	"recovery":            recovery,
+	"refused_begin":       refusedBegin,
 }
 
 func answer(scenario, url string) (told found) {

@@ -31,6 +31,19 @@ const told = async (work) => {
   return { ...wrapped, message: cause?.message ?? wrapped.message };
 };
 
+const afterRefusals = (url, ask) =>
+  withPool(url, 1, async (db) => {
+    const codes = [];
+    await withPool(url, 1, (others) =>
+      others.transaction(async (own) => {
+        await own.execute(sql`SELECT 1`);
+        for (let i = 0; i < 2; i++) codes.push((await refusal(() => ask(db), codeIn)).code);
+      }),
+    );
+    const after = await inTurn(numbers(5), (i) => value(db, sql`SELECT ${i}::int`));
+    return { refused: codes.every((code) => code !== null), after };
+  });
+
 serve({
   version: () => ({ driver: versionOf("drizzle-orm") }),
 
@@ -112,17 +125,6 @@ serve({
       return told(() => value(db, sql`SELECT 1`));
     })),
 
-  recovery: (url) =>
-    withPool(url, 1, async (db) => {
-      const codes = [];
-      await withPool(url, 1, (others) =>
-        others.transaction(async (own) => {
-          await own.execute(sql`SELECT 1`);
-          codes.push((await refusal(() => value(db, sql`SELECT 1`), codeIn)).code);
-          codes.push((await refusal(() => db.transaction((mine) => value(mine, sql`SELECT 1`)), codeIn)).code);
-        }),
-      );
-      const after = await inTurn(numbers(5), (i) => value(db, sql`SELECT ${i}::int`));
-      return { refused: codes.every((code) => code !== null), after };
-    }),
+  recovery: (url) => afterRefusals(url, (db) => value(db, sql`SELECT 1`)),
+  refused_begin: (url) => afterRefusals(url, (db) => db.transaction((own) => value(own, sql`SELECT 1`))),
 });

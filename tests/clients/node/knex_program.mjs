@@ -16,6 +16,21 @@ const withKnex = async (url, max, work) => {
 const value = async (knex, text, values = []) => Object.values((await knex.raw(text, values)).rows[0])[0];
 const codeOf = (query) => query.then(() => null, (error) => error.code);
 
+// Knex asks its first connection for the server's version; where that is refused it leaves the connection open.
+const afterRefusals = (url, ask) =>
+  withKnex(url, 1, async (knex) => {
+    const codes = [];
+    await value(knex, "SELECT 1"); // it knows the version
+    await withKnex(url, 1, async (others) => {
+      const holder = await others.transaction();
+      await holder.raw("SELECT 1");
+      for (let i = 0; i < 2; i++) codes.push((await refusal(() => ask(knex))).code);
+      await holder.rollback();
+    });
+    const after = await inTurn(numbers(5), (i) => value(knex, "SELECT ?::int", [i]));
+    return { refused: codes.every((code) => code !== null), after };
+  });
+
 serve({
   version: () => ({ driver: versionOf("knex") }),
 
@@ -92,19 +107,6 @@ serve({
       return found;
     }),
 
-  // Knex asks its first connection for the server's version; where that is refused it leaves the connection open.
-  recovery: (url) =>
-    withKnex(url, 1, async (knex) => {
-      const codes = [];
-      await value(knex, "SELECT 1"); // it knows the version
-      await withKnex(url, 1, async (others) => {
-        const holder = await others.transaction();
-        await holder.raw("SELECT 1");
-        codes.push((await refusal(() => value(knex, "SELECT 1"))).code);
-        codes.push((await refusal(() => knex.transaction((own) => own.raw("SELECT 1")))).code);
-        await holder.rollback();
-      });
-      const after = await inTurn(numbers(5), (i) => value(knex, "SELECT ?::int", [i]));
-      return { refused: codes.every((code) => code !== null), after };
-    }),
+  recovery: (url) => afterRefusals(url, (knex) => value(knex, "SELECT 1")),
+  refused_begin: (url) => afterRefusals(url, (knex) => knex.transaction((own) => own.raw("SELECT 1"))),
 });

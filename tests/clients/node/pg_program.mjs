@@ -41,6 +41,19 @@ async function prepared(url) {
   );
 }
 
+async function afterRefusals(url, ask) {
+  const pool = poolAt(url, 1);
+  const codes = [];
+  await connected(url, async (holder) => {
+    await holder.query("BEGIN");
+    for (let i = 0; i < 2; i++) codes.push((await refusal(() => ask(pool))).code);
+    await holder.query("ROLLBACK");
+  });
+  const after = await inTurn(numbers(5), (i) => value(pool, "SELECT $1::int", [i]));
+  await pool.end();
+  return { refused: codes.every((code) => code !== null), after };
+}
+
 serve({
   version: () => ({ driver: versionOf("pg") }),
 
@@ -147,16 +160,19 @@ serve({
       return refusal(() => connected(url, (client) => value(client, "SELECT 1")));
     }),
 
-  recovery: async (url) => {
-    const pool = poolAt(url, 1);
-    const codes = [];
-    await connected(url, async (holder) => {
-      await holder.query("BEGIN");
-      for (let i = 0; i < 2; i++) codes.push((await refusal(() => pool.query("SELECT 1"))).code);
-      await holder.query("ROLLBACK");
-    });
-    const after = await inTurn(numbers(5), (i) => value(pool, "SELECT $1::int", [i]));
-    await pool.end();
-    return { refused: codes.every((code) => code !== null), after };
-  },
+  recovery: (url) => afterRefusals(url, (pool) => pool.query("SELECT 1")),
+
+  refused_begin: (url) =>
+    afterRefusals(url, async (pool) => {
+      const client = await pool.connect();
+      try {
+        await client.query("BEGIN");
+        await client.query("COMMIT");
+      } catch (error) {
+        await client.query("ROLLBACK");
+        throw error;
+      } finally {
+        client.release();
+      }
+    }),
 });

@@ -2,7 +2,7 @@
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import postgres from "postgres";
-import { inTurn, numbers, refusal, serve, sleep, versionOf } from "./program.mjs";
+import { inTurn, numbers, refusal, serve, sleep, versionOf, within } from "./program.mjs";
 
 // The driver asks each new connection for the array types, and handles no error of that: it is an unhandled rejection,
 // which ends a program that does not expect any, and a begin() that waits for this connection waits for ever.
@@ -36,6 +36,19 @@ const holding = (sql) =>
       await until;
     });
     over.catch(failed);
+  });
+
+const afterRefusals = (url, ask) =>
+  withPool(url, 1, async (sql) => {
+    const codes = [];
+    await sql`SELECT 1`; // it knows the array types
+    await withPool(url, 1, async (others) => {
+      const free = await holding(others);
+      for (let i = 0; i < 2; i++) codes.push((await within(5, refusal(() => ask(sql)))).code);
+      await free();
+    });
+    const after = await within(5, inTurn(numbers(5), (i) => value(sql`SELECT ${i}::int`)));
+    return { refused: codes.every((code) => code !== null), after };
   });
 
 serve({
@@ -162,17 +175,6 @@ serve({
       }),
     ),
 
-  recovery: (url) =>
-    withPool(url, 1, async (sql) => {
-      const codes = [];
-      await sql`SELECT 1`; // it knows the array types
-      await withPool(url, 1, async (others) => {
-        const free = await holding(others);
-        codes.push((await refusal(() => value(sql`SELECT 1`))).code);
-        codes.push((await refusal(() => sql.begin((own) => own`SELECT 1`))).code);
-        await free();
-      });
-      const after = await inTurn(numbers(5), (i) => value(sql`SELECT ${i}::int`));
-      return { refused: codes.every((code) => code !== null), after };
-    }),
+  recovery: (url) => afterRefusals(url, (sql) => value(sql`SELECT 1`)),
+  refused_begin: (url) => afterRefusals(url, (sql) => sql.begin((own) => own`SELECT 1`)),
 });

@@ -24,6 +24,19 @@ const make = async (client) => {
   await client.$executeRaw`CREATE TABLE scenario_prisma (a int PRIMARY KEY)`;
 };
 
+const afterRefusals = (url, ask) =>
+  withClient(url, 1, async (client) => {
+    const codes = [];
+    await withClient(url, 1, (others) =>
+      others.$transaction(async (own) => {
+        await own.$queryRaw`SELECT 1`;
+        for (let i = 0; i < 2; i++) codes.push((await refusal(() => ask(client), codeIn)).code);
+      }),
+    );
+    const after = await inTurn(numbers(5), (i) => value(client, "SELECT $1::int", i));
+    return { refused: codes.every((code) => code !== null), after };
+  });
+
 serve({
   version: () => ({ driver: versionOf("@prisma/client") }),
 
@@ -90,17 +103,6 @@ serve({
       }),
     ),
 
-  recovery: (url) =>
-    withClient(url, 1, async (client) => {
-      const codes = [];
-      await withClient(url, 1, (others) =>
-        others.$transaction(async (own) => {
-          await own.$queryRaw`SELECT 1`;
-          codes.push((await refusal(() => value(client, "SELECT 1"), codeIn)).code);
-          codes.push((await refusal(() => client.$transaction((mine) => value(mine, "SELECT 1")), codeIn)).code);
-        }),
-      );
-      const after = await inTurn(numbers(5), (i) => value(client, "SELECT $1::int", i));
-      return { refused: codes.every((code) => code !== null), after };
-    }),
+  recovery: (url) => afterRefusals(url, (client) => value(client, "SELECT 1")),
+  refused_begin: (url) => afterRefusals(url, (client) => client.$transaction((own) => value(own, "SELECT 1"))),
 });

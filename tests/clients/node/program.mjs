@@ -24,6 +24,12 @@ export async function serve(scenarios) {
 
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
+// What is not there within so many seconds is a failure: a driver may wait for ever for a connection of its own.
+export const within = (seconds, promise) => {
+  const late = () => Promise.reject(new Error(`nothing within ${seconds} s`));
+  return Promise.race([promise, sleep(1000 * seconds).then(late)]);
+};
+
 export const numbers = (count, from = 0) => Array.from({ length: count }, (_, i) => i + from);
 
 // One after the other: [await work(0), await work(1), ...]

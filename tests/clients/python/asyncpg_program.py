@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -167,6 +168,18 @@ async def refusal_while_full(url: str) -> Any:
 
 
 async def recovery(url: str) -> Any:
+    return await after_refusals(url, lambda connection: connection.fetchval("SELECT 0"))
+
+
+async def refused_begin(url: str) -> Any:
+    async def begin(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.fetchval("SELECT 0")
+
+    return await after_refusals(url, begin)
+
+
+async def after_refusals(url: str, ask: Callable[[Connection], Awaitable[Any]]) -> Any:
     async with asyncpg.create_pool(url, min_size=0, max_size=1) as shared:
         holder = await asyncpg.connect(url)
         refused = 0
@@ -174,7 +187,8 @@ async def recovery(url: str) -> Any:
             await holder.fetchval("SELECT 1")
             for _ in range(2):
                 try:
-                    await shared.fetchval("SELECT $1::int", 0)
+                    async with shared.acquire() as connection:
+                        await ask(connection)
                 except (asyncpg.PostgresError, OSError):
                     refused += 1
         await holder.close()

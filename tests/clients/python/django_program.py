@@ -1,6 +1,7 @@
 """Django on psycopg 3: its ORM, its connections per thread that live on between requests, and its pool."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -190,14 +191,25 @@ def refusal_while_full(url: str) -> Any:
 
 
 def recovery(url: str) -> Any:
+    return after_refusals(url, lambda: value("SELECT 0"))
+
+
+def refused_begin(url: str) -> Any:
+    def begin() -> None:
+        with transaction.atomic():
+            value("SELECT 0")
+
+    return after_refusals(url, begin)
+
+
+def after_refusals(url: str, ask: Callable[[], Any]) -> Any:
     point_at(url)
     refused = 0
     with transaction.atomic(using="other"):
         value("SELECT 1", using="other")
         for _ in range(2):
             try:
-                with transaction.atomic():
-                    value("SELECT 0")
+                ask()
             except DatabaseError:
                 refused += 1
     connections["other"].close()

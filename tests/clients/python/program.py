@@ -17,7 +17,7 @@ from typing import Any
 
 NAMES = (
     "version connect_by_url pool crowd prepared_statements transactions copy_in copy_out listen cancel errors "
-    "refusal_while_full recovery"
+    "refusal_while_full recovery refused_begin"
 )
 
 Work = Callable[[str], Any]

@@ -176,5 +176,8 @@ def recovery(url: str) -> Any:
         return {"refused": refused == 2, "after": [ask(i) for i in range(5)]}
 
 
+refused_begin = recovery  # each statement there is the first of a transaction that the driver begins
+
+
 if __name__ == "__main__":
     serve(scenarios_of(globals(), NAMES))

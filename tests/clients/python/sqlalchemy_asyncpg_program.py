@@ -171,5 +171,8 @@ async def recovery(url: str) -> Any:
     return {"refused": len(codes) == 2, "after": found}
 
 
+refused_begin = recovery  # each statement there is the first of a transaction that the driver begins
+
+
 if __name__ == "__main__":
     serve(scenarios_of(globals(), NAMES))

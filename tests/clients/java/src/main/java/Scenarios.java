@@ -319,13 +319,13 @@ public final class Scenarios {
         }
     }
 
-    static Object recovery(String url) throws Exception {
+    static Object recovery(String url, boolean inTransaction) throws Exception {
         try (HikariDataSource shared = pool(url, 1, 3_000)) {
             boolean isRefused;
             try (Connection holder = connect(url)) {
                 holder.setAutoCommit(false);
                 value(holder, "SELECT 1");
-                isRefused = refused(shared, false) != null && refused(shared, true) != null;
+                isRefused = refused(shared, inTransaction) != null && refused(shared, inTransaction) != null;
                 holder.rollback();
             }
             List<Object> after = new ArrayList<>();
@@ -356,7 +356,8 @@ public final class Scenarios {
         scenarios.put("cancel", Scenarios::cancel);
         scenarios.put("errors", Scenarios::errors);
         scenarios.put("refusal_while_full", Scenarios::refusalWhileFull);
-        scenarios.put("recovery", Scenarios::recovery);
+        scenarios.put("recovery", url -> recovery(url, false));
+        scenarios.put("refused_begin", url -> recovery(url, true));
         Gson gson = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = lines.readLine()) != null;) {

@@ -21,7 +21,7 @@ HERE, BESIDE = "pgheadroom", "pgbouncer"
 Found = Mapping[str, bool]  # by HERE and BESIDE
 
 # A cell by what was found (here, there).
-CELLS = {(True, True): "✓", (True, False): "**✓** only here", (False, True): "only there", (False, False): "✗"}
+CELLS = {(True, True): "✓", (True, False): "**✓**", (False, True): "only there", (False, False): "✗"}
 NOT_A_FEATURE = "·"
 
 HEADINGS = {

@@ -9,6 +9,7 @@ An ecosystem is installed once, by its own client, into its folder below tests/c
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -18,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.clients.scenarios import BY_NAME
+
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 600
-ANSWER_SECONDS = 20
+ANSWER_SECONDS = 30
 
 # What package clients say where nobody answers for their registry, in contrast to a mistake of ours.
 UNREACHABLE = (
@@ -80,6 +83,8 @@ class Ecosystem:
         if done.returncode == 0:
             return
         said = (done.stdout + done.stderr)[-3000:]
+        if missing := re.search("^not installed: .*", said, re.MULTILINE):
+            raise NotHere(missing[0])
         if any(words in said for words in UNREACHABLE):
             raise NotHere(f"the registry of {command[0]} does not answer")
         raise RuntimeError(f"{' '.join(command)}: {said}")
@@ -105,6 +110,9 @@ JAVA = Ecosystem(
     locked_by=("pom.xml", "src/main/java/*.java"),
     install=(("mvn", "--batch-mode", "--quiet", "package"),),
 )
+HORSIES = Ecosystem(
+    "horsies", tools=("sh",), locked_by=("requirements.txt", "install.sh"), install=(("sh", "install.sh"),)
+)
 
 # Features of a scenario list that a client does not have at all, in words that the matrix can show.
 Without = Mapping[str, str]
@@ -123,6 +131,11 @@ class Driver:
     asks_first: bool = False  # it asks new connections something of its own, and is tried after that was answered
     named_after_login: bool = False  # a class cannot be chosen by application_name while it connects
     codes: str = "always"  # whether it shows the SQLSTATE of an error: always, "not at login", "never"
+
+    @property
+    def cwd(self) -> Path:
+        """Programs in our own Python are modules of this repository."""
+        return HERE.parent.parent if self.command[0] == sys.executable else self.ecosystem.folder
 
 
 def in_python(key: str, name: str, **options: Any) -> Driver:
@@ -160,6 +173,7 @@ ONLY_COPIES = dict.fromkeys(
     "not what it does",
 )
 ONLY_RUNS = NO_POOL | dict.fromkeys(("copy_in", "copy_out", "listen", "cancel", "errors"), "not what it does")
+OF_A_QUEUE = {name: "it runs tasks, and hears of them" for name in BY_NAME if name not in ("pool", "listen")}
 
 DRIVERS = (
     in_python("psycopg", "psycopg 3", codes="not at login"),
@@ -176,6 +190,13 @@ DRIVERS = (
     in_node("knex", "Knex", without=OF_KNEX, fails=CANCELS_BY_PROCESS_ID | POOLS_WHAT_COULD_NOT_BEGIN, asks_first=True),
     Driver("pgx", "pgx", GO, ("./program",)),
     Driver("pgjdbc", "pgjdbc, HikariCP", JAVA, WITH_JAVA, named_after_login=True),
+    Driver(
+        "horsies",
+        "Horsies",
+        HORSIES,
+        (sys.executable, "-m", "tests.clients.python.horsies_program"),
+        without=OF_A_QUEUE,
+    ),
     in_python("psql", "psql", codes="not at login", without=NO_POOL),
     in_python("pgbench", "pgbench", codes="never", without=ONLY_RUNS),
     in_python("pg_dump", "pg_dump, pg_restore", codes="never", without=ONLY_COPIES),
@@ -219,7 +240,7 @@ class Program:
         if self._process is None:
             self._process = subprocess.Popen(
                 list(self.driver.command),
-                cwd=HERE.parent.parent if self.driver.ecosystem is PYTHON else self.driver.ecosystem.folder,
+                cwd=self.driver.cwd,
                 env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -223,7 +223,7 @@ class PriorityClass(Section):
         Literal["transaction", "session", "statement"], fields.choice("transaction", "session", "statement")
     ] = Field(
         default="transaction",
-        description="when a client gives its server connection back: transaction, session, statement",
+        description="when a client gives its server connection back: transaction, session, statement (no blocks)",
     )
     on_session_state: Annotated[Literal["pin", "reject", "ignore"], fields.choice("pin", "reject", "ignore")] = Field(
         default="pin",

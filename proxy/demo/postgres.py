@@ -119,7 +119,10 @@ class PostgresServer:
         (self.data_directory / "pg_hba.conf").write_text(self._hba())
 
     def _hba(self) -> str:
-        return f"local all {SUPERUSER} trust\nlocal all all {self.auth}\nhost all all 127.0.0.1/32 {self.auth}\n"
+        return (
+            f"local all,replication {SUPERUSER} trust\nlocal all all {self.auth}\n"
+            f"host all,replication all 127.0.0.1/32 {self.auth}\n"
+        )
 
     # -- the process
 

@@ -114,7 +114,7 @@ def _report_matching(report: Reporter, config: Config) -> None:
     everything_goes_to = ""
     for name, one in config.classes.items():
         where = ("classes", name, "match")
-        if not one.match and name != config.default_class:
+        if not one.match and name not in (config.default_class, config.replication_class):
             text = "no client can be in this class: it matches nobody and is not the default"
             report.warning(where, text, f"add entries to classes.{name}.match, or leave the class out")
         elif everything_goes_to and one.match:

@@ -47,6 +47,7 @@ def session_settings(config: Config) -> SessionSettings:
             max_statement_bytes=config.limits.max_statement_bytes,
         ),
         classes=class_behaviours(config),
+        replication_class=config.replication_class,
     )
 
 

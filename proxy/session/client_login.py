@@ -19,6 +19,7 @@ from proxy.session.frontdesk import Frontdesk, Identity
 from proxy.session.handshake import ALPN_PROTOCOL, FIRST_BYTE_OF_TLS, accept_tls
 from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
+from proxy.session.replication import ReplicationConnection
 from proxy.session.transports import as_protocol, set_up
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -72,7 +73,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._authentication: Authentication | None = None
         self._cursor: Cursor = login_cursor()
         self._early = bytearray()  # what came while the server was asked about the client
-        self._client: ClientConnection | None = None
+        self._client: ClientConnection | ReplicationConnection | None = None
         self._has_said_nothing = True
         self._is_encrypted = False
         self._is_in_handshake = False
@@ -319,15 +320,26 @@ class ClientLoginProtocol(asyncio.Protocol):
         startup, desk, identity = self._startup, self._desk, self._who
         assert startup is not None, "a login begins with a startup packet"
         assert identity is not None, "set with the startup packet"
-        if startup.replication:
+        if startup.replication and desk.settings.replication_class is None:
             self._fail(refusals.no_replication())
             return
         self._stop_timer()
         self.transport.write(reply + messages.authentication_ok())
+        if startup.replication:
+            self._begin_replication(startup, identity, credentials)
+            return
         desk.registry.pool(identity.database, identity.user).learn(credentials)
         client = ClientConnection(desk, identity, self.transport, desk.next_client_id(), self._ended)
         self._client = client
         desk.client_entered(client)
+        client.enter()
+
+    def _begin_replication(self, startup: StartupMessage, identity: Identity, credentials: Credentials) -> None:
+        desk, parameters = self._desk, startup.parameters
+        self._client = client = ReplicationConnection(
+            desk, identity, parameters, credentials, self.transport, desk.next_client_id(), self._ended
+        )
+        desk.replication_entered(client)
         client.enter()
 
     def _ended(self) -> None:

@@ -27,6 +27,7 @@ from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Passthrough
 from proxy.session.pool import Registry
+from proxy.session.replication import ReplicationConnection
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup
 from proxy.session.user_lookup import UserLookup
@@ -81,7 +82,7 @@ class Frontdesk:
         self.log = structlog.get_logger()
         self.keys = CancelKeys()
         self.canceller = Canceller(registry.connector, measures, tasks)
-        self.clients: set[ClientConnection] = set()
+        self.clients: set[ClientConnection | ReplicationConnection] = set()
         self.pacer = LoginPacer(loop)
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
@@ -121,12 +122,12 @@ class Frontdesk:
         return value
 
     @staticmethod
-    def pool_joined(client: ClientConnection) -> None:
+    def pool_joined(client: ClientConnection | ReplicationConnection) -> None:
         counts = client.pool.clients
         counts[client.class_name] = counts.get(client.class_name, 0) + 1
 
     @staticmethod
-    def pool_left(client: ClientConnection) -> None:
+    def pool_left(client: ClientConnection | ReplicationConnection) -> None:
         counts = client.pool.clients
         counts[client.class_name] -= 1
         if not counts[client.class_name]:
@@ -156,7 +157,11 @@ class Frontdesk:
         if not found.matched:
             self.note_unmatched(identity.application_name)
 
-    def client_left(self, client: ClientConnection) -> None:
+    def replication_entered(self, client: ReplicationConnection) -> None:
+        self.clients.add(client)
+        self.pool_joined(client)
+
+    def client_left(self, client: ClientConnection | ReplicationConnection) -> None:
         self.clients.discard(client)
         self.pool_left(client)
         self.registry.forget(client.pool)

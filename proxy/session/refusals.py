@@ -232,5 +232,9 @@ def direct_tls_without_alpn() -> ErrorFields:
 
 
 def no_replication() -> ErrorFields:
-    hint = "connect to the server itself for replication"
-    return ErrorFields("FATAL", "0A000", "replication connections are not supported", None, hint)
+    hint = "name a class for them in replication_class, or connect to the server itself"
+    return ErrorFields("FATAL", "0A000", "replication connections have no class here", None, hint)
+
+
+def no_walsender(words: str) -> ErrorFields:
+    return ErrorFields("FATAL", "53400", "the server has no walsender free", words, "raise max_wal_senders there")

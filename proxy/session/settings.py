@@ -220,3 +220,4 @@ class SessionSettings:
     pool: PoolSettings
     limits: LimitSettings
     classes: Mapping[str, ClassBehaviour]
+    replication_class: str | None = None  # None refuses such clients

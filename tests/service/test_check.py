@@ -43,6 +43,12 @@ def test_a_sound_configuration_has_no_findings():
     assert check(SOUND) == []
 
 
+def test_a_class_for_replication_needs_nobody_to_match():
+    standbys = "  standbys: {limit: 2, pool_mode: session}\n"
+    assert told(SOUND + standbys) == [("warning", "classes.standbys.match")]
+    assert told(SOUND + standbys + "replication_class: standbys\n") == []
+
+
 def test_80_5_10_60_45_of_200_is_refused_because_superuser_slots_are_missing():
     classes = {"web": 80, "admin": 5, "queue": 10, "jobs": 60, "reports": 45}
     lines = [f"  {name}: {{match: [{{user: {name}}}], reserved: {n}, limit: {n}}}" for name, n in classes.items()]

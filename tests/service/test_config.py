@@ -80,6 +80,9 @@ def test_an_unknown_setting_comes_with_a_suggestion(added, told):
         ("budget: {total: all}", "budget.total: read 'all', allowed: a whole number >= 1 or auto"),
         ("budget: {headroom: {for: web}}", "budget.headroom.for: read 'web', allowed: a list"),
         ("budget: {headroom: {for: [wep]}}", "budget.headroom.for[0]: read 'wep', allowed: web; did you mean \"web\"?"),
+        ("replication_class: wep", "replication_class: read 'wep', allowed: web; did you mean \"web\"?"),
+        ("pool: {cancel_on_disconnect: maybe}", "pool.cancel_on_disconnect: read 'maybe', allowed: true, false"),
+        ("pool: {cancel_on_disconnect: 1}", "pool.cancel_on_disconnect: read 1, allowed: true, false"),
         ("http: {port: null, host: 5}", None),
     ],
 )

@@ -194,11 +194,11 @@ def text(what: str, *, optional: bool = False) -> Setting:
     return Setting(what, {"type": "string"}, read, optional)
 
 
-def class_name() -> Setting:
+def class_name(*, optional: bool = False) -> Setting:
     def read(value: object, _: Path) -> object:
         return value if isinstance(value, str) and _CLASS_NAME.match(value) else None
 
-    return Setting("the name of a class: letters, digits, _ and -, at most 63", {"type": "string"}, read)
+    return Setting("the name of a class: letters, digits, _ and -, at most 63", {"type": "string"}, read, optional)
 
 
 def client_address() -> Setting:

@@ -63,6 +63,8 @@ def config_hash(config: Config) -> str:
 def _dangling_names(config: Config, document: Document) -> list[ConfigFinding]:
     known = list(config.classes)
     references: list[tuple[KeyPath, str]] = [(("default_class",), config.default_class)]
+    if config.replication_class is not None:
+        references.append((("replication_class",), config.replication_class))
     for position, name in enumerate(config.budget.headroom.for_classes):
         references.append((("budget", "headroom", "for", position), name))
     findings = [

@@ -30,6 +30,7 @@ OptionalFile = Annotated[Path | None, fields.file_path()]
 OptionalText = Annotated[str | None, fields.text("some text", optional=True)]
 Glob = Annotated[str | None, fields.text("some text, * and ? stand for any", optional=True)]
 ClassName = Annotated[str, fields.class_name()]
+OptionalClassName = Annotated[str | None, fields.class_name(optional=True)]
 
 AUTH_METHODS: Final = ("scram", "md5", "cleartext", "trust", "cert", "passthrough")
 
@@ -320,6 +321,10 @@ class Config(Section):
     auth: Auth = Field(default_factory=Auth, description="who may connect")
     budget: Budget = Field(default_factory=Budget, description="how many server connections there are")
     default_class: ClassName = Field(description="class of clients that match nothing")
+    replication_class: OptionalClassName = Field(
+        default=None,
+        description="class of clients that replicate, each with a server connection of its own; empty: refused",
+    )
     classes: dict[ClassName, PriorityClass] = Field(min_length=1, description="the classes, in the order of matching")
     pool: Pool = Field(default_factory=Pool, description="server connections")
     limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")

@@ -28,6 +28,8 @@ log = structlog.get_logger("pgheadroom.server")
 RECHECK_SECONDS: Final = 60.0
 _QUERY_TIMEOUT_SECONDS: Final = 10.0
 
+_NO_FACTS: Final = "the server was asked for its limits and did not answer with them; is it PostgreSQL?"
+
 # An ordinary user may not see the backend_type of others, but sees that they have a user.
 _FACTS_SQL: Final = """
 select current_setting('max_connections'), current_setting('superuser_reserved_connections'),
@@ -47,7 +49,11 @@ async def read_facts(pool: Pool, own_process_ids: Iterable[int]) -> ServerFacts:
         rows = await query.run()
     except OwnQueryFailed as failure:
         raise ServerUnreachable(_sentence(failure)) from failure
-    return _facts(rows[0], query.process_id)
+    try:
+        (row,) = rows
+        return _facts(row, query.process_id)
+    except (ValueError, IndexError) as error:
+        raise ServerUnreachable(_NO_FACTS) from error
 
 
 def _sentence(failure: OwnQueryFailed) -> str:

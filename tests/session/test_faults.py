@@ -14,7 +14,7 @@ from proxy.session import transports
 from proxy.session.transports import WRITE_HIGH_BYTES
 from proxy.wire import messages
 from proxy.wire.startup import encode_startup
-from tests.session.fake_server import FakeServer, Session
+from tests.session.fake_server import FACTS, FakeServer, Session
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.servers import Postgres
@@ -546,6 +546,25 @@ async def test_a_server_that_lies_in_its_answer_ends_the_connection(
     assert "select" not in liar.queries, "the connection of the liar served another client"
 
 
+@pytest.mark.parametrize("facts", [[], [("1",)], [("a lot",) * 6], [FACTS, FACTS]], ids=str)
+async def test_a_server_that_tells_no_limits_is_asked_again(
+    fake_server: FakeServer, run_proxy: RunProxy, facts: list[tuple[str, ...]]
+) -> None:
+    """It ended the process at its start, and the task that asks again while it ran."""
+
+    async def lie(session: Session, kind: str, payload: bytes) -> None:
+        if b"max_connections" in payload:
+            session.send(*(messages.data_row(row) for row in facts))
+            session.complete()
+        else:
+            session.obey(kind, payload)
+
+    fake_server.on_message = lie
+    proxy = await run_proxy(fake_server.url)
+    assert proxy.process.watch.facts is None
+    assert (await (await proxy.connect()).query("select")).status == "I"
+
+
 async def test_an_idle_connection_that_speaks_out_of_turn_serves_nobody(
     fake_server: FakeServer, run_proxy: RunProxy
 ) -> None:
@@ -558,28 +577,6 @@ async def test_an_idle_connection_that_speaks_out_of_turn_serves_nobody(
     await eventually(lambda: proxy.registry.count < 2)
     assert (await client.query("next")).errors == []
     assert "next" not in liar.queries
-
-
-async def test_a_message_of_a_gigabyte_streams_and_is_not_held(fake_server: FakeServer, run_proxy: RunProxy) -> None:
-    async def answer(session: Session, kind: str, payload: bytes) -> None:
-        if payload == b"huge\0":
-            session.send(b"D" + (4 + 64 * 1024 * 1024).to_bytes(4, "big"))
-            for _ in range(64):
-                session.send(b"x" * 1024 * 1024)
-                await session.writer.drain()
-            session.complete()
-        else:
-            session.obey(kind, payload)
-
-    fake_server.on_message = answer
-    proxy = await run_proxy(fake_server.url)
-    client = await proxy.connect()
-    await client.send(query("huge"))
-    (connection,) = proxy.desk.clients
-    read = 0
-    while read < 64 * 1024 * 1024:
-        read += len(await client.reader.read(1 << 20))
-        assert connection.transport.get_write_buffer_size() < 8 * WRITE_HIGH_BYTES
 
 
 async def test_an_error_message_too_long_to_be_held_passes_through(

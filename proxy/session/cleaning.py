@@ -90,6 +90,8 @@ class Cleaning(Holder):
             self._must_discard = False
             server.statements.all_deallocated()
             server.transport.write(server.inject("DISCARD ALL", want=self._pool.table.neutral))
+        elif server.is_cut():
+            self._end()
         elif server.cancels_under_way == 0:
             self._give_back()
 

@@ -789,7 +789,7 @@ class ClientConnection(Holder):
         assert server is not None, "the server tells its holder"
         if server.replies.is_skipping:
             self._unsynced = True  # also where a query came behind the error: it was skipped
-        if self._unsynced or self._is_pinned() or self.session_hold or server.cancels_under_way:
+        if self._unsynced or self._is_pinned() or self.session_hold or server.cancels_under_way or server.is_cut():
             if self._unsynced and not self._has_portal:
                 self._end_open_unit(server)
             if self._desk.draining:

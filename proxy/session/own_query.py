@@ -56,7 +56,7 @@ class OwnQuery(Question):
         server, self._server = self._server, None
         if server is None:
             self._pool.gave_up(self)
-        elif server.is_clean:
+        elif server.is_clean and not server.is_cut():
             server.unlink(clock.now())
             self._pool.put_idle(server)
         else:

@@ -36,6 +36,7 @@ cdef class ServerConnection:
     cdef public bint is_full
     cdef bint _swallowing
     cdef bint _failed
+    cdef bint _is_late
     cdef public double idle_since
     cdef public double retire_at
     cdef public object pool
@@ -57,6 +58,7 @@ cdef class ServerConnection:
     cdef public object told_rows
     cpdef data_received(self, bytes data)
     cpdef bint _is_usual_answer(self, bytes data)
+    cpdef bint is_cut(self)
     cpdef link(self, Holder client)
     cpdef unlink(self, double now)
     cpdef send_one(self, bytes data, int kind)

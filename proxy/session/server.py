@@ -176,6 +176,7 @@ class ServerConnection:
         self.told_rows: list[list[str | None]] | None = None
         self._injected_error: ErrorFields | None = None
         self._failed = False
+        self._is_late = False
 
     # -- the socket -------------------------------------------------------------------------------------------------
 
@@ -205,7 +206,8 @@ class ServerConnection:
                 if self.bound is not None and facts and self.awaiting.first != INJECTED:
                     buffer, facts = self._bound_answered(self.bound, buffer, facts)
                 client.transport.write(buffer)
-                if facts:
+                if facts or self._is_late:
+                    self._is_late = False
                     self._note(client, buffer, facts)
         except ProtocolViolation as violation:
             self.pool.broke_protocol(self, violation)
@@ -345,6 +347,14 @@ class ServerConnection:
     def is_mid_message(self) -> bool:
         """The holder has been sent the beginning of a message: whatever follows would be taken for the rest of it."""
         return self.cursor.is_mid_message()
+
+    def is_cut(self) -> bool:
+        """A part of a message has come, and its rest is on its way: a notice behind an answer may be cut anywhere.
+
+        Whoever holds the connection must not give it back now, and is told once the rest is here.
+        """
+        self._is_late = self.cursor.is_mid_message() or self.cursor.held_bytes > 0
+        return self._is_late
 
     @property
     def ignores_sync(self) -> bool:
@@ -542,6 +552,8 @@ class ServerConnection:
             elif kind == messages.READY_FOR_QUERY and self._state == _IDLE:
                 # Whatever it answers next would be one answer late.
                 self.pool.unfit(self, "it answered a question that nobody had asked")
+        if self._state == _IDLE and self.cursor.is_mid_message():
+            self.pool.unfit(self, "it began to say something, and the next client would be told the rest")
 
     def _login_message(self, kind: int, payload: bytes) -> None:
         try:

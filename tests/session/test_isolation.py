@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from proxy.wire import messages
+from proxy.wire.messages import ErrorFields
+from tests.session.fake_server import FakeServer, Session
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.wire_client import (
@@ -102,6 +105,34 @@ async def test_a_bind_that_waited_for_a_slot_runs_its_own_statement(run_proxy: R
     await client.send(SYNC)
     answer = await client.answer()
     assert (answer.kinds, answer.rows) == ("2DCZ", [("mine",)])
+
+
+@pytest.mark.parametrize("cut_at", [1, 4, 5, 20])
+async def test_a_notice_cut_behind_an_answer_goes_whole_to_whom_it_was_begun(
+    fake_server: FakeServer, run_proxy: RunProxy, cut_at: int
+) -> None:
+    """The connection was given back in the middle of it, and the next client read the rest."""
+    notice = messages.notice_response(ErrorFields("NOTICE", "00000", "for the first client"))
+    goes_on = asyncio.Event()
+
+    async def answer(session: Session, kind: str, payload: bytes) -> None:
+        if payload != b"first\0":
+            session.obey(kind, payload)
+            return
+        done = messages.command_complete("SELECT 0") + messages.ready_for_query(b"I")
+        session.send(done + notice[:cut_at])
+        await goes_on.wait()
+        session.send(notice[cut_at:])
+
+    fake_server.on_message = answer
+    proxy = await run_proxy(fake_server.url, budget={"total": 2}, classes={"all": {"limit": 1}})
+    first, second = await proxy.connect(), await proxy.connect()
+    assert (await first.query("first")).status == "I"
+    await second.send(query("second"))
+    await eventually(lambda: proxy.waiting() == 1)
+    goes_on.set()
+    assert (await second.answer()).tags == ["SECOND"]
+    assert (await first.answer("N")).notices[0].message == "for the first client"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Source: PostgreSQL manual, "Canceling Requests in Progress" (protocol-flow).
 import asyncio
 import hmac
 import secrets
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -78,6 +79,17 @@ class Canceller:
         self._connector = connector
         self._measures = measures
         self._tasks = tasks
+        self._latest: asyncio.Task[None] | None = None
+
+    def begun_by(self, ask: Callable[[], None]) -> asyncio.Task[None] | None:
+        """Call `ask`, and return the carrying that it began, if it began one.
+
+        A client is told that its request has been taken by the end of that connection, as by a server. If that came
+        before the signal, the statement which it sends next could be hit.
+        """
+        self._latest = None
+        ask()
+        return self._latest
 
     def cancel(self, server: ServerConnection) -> None:
         """Cancel what runs on `server`. Whoever holds it is told `cancel_over` once no signal of ours can reach it.
@@ -87,7 +99,7 @@ class Canceller:
         """
         server.cancels_under_way += 1
         self._measures.cancels_forwarded += 1
-        self._tasks.spawn(self._carry(server), name=f"cancel {server.process_id}")
+        self._latest = self._tasks.spawn(self._carry(server), name=f"cancel {server.process_id}")
 
     async def _carry(self, server: ServerConnection) -> None:
         arrived = False

@@ -192,11 +192,15 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _cancel(self, request: CancelRequest) -> None:
         desk = self._desk
         client = desk.keys.find_or_none(request)
+        carrying = None
         if client is None:
             desk.measures.cancels_unknown += 1
         else:
-            client.cancel_requested()
-        self.transport.close()
+            carrying = desk.canceller.begun_by(client.cancel_requested)
+        if carrying is None:
+            self.transport.close()
+        else:
+            carrying.add_done_callback(lambda _: self.transport.close())
 
     def _answer_ssl_request(self, _: SSLRequest) -> None:
         offer = self._desk.settings.listen.tls

@@ -96,6 +96,31 @@ async def test_a_cancel_while_dialling_ends_the_unit_and_not_the_dial(
     assert fake_server.cancels == []
 
 
+async def test_the_end_of_a_cancel_request_comes_after_its_signal(fake_server: FakeServer, run_proxy: RunProxy) -> None:
+    """As from a server. Before, a cancel that came late hit the statement which the client sent next."""
+    signalled, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow_signal(_: int) -> None:
+        asked.set()
+        await signalled.wait()
+
+    async def slow(session: Session, kind: str, payload: bytes) -> None:
+        if payload == b"slow\0":
+            await asked.wait()
+        session.obey(kind, payload)
+
+    fake_server.on_cancel, fake_server.on_message = slow_signal, slow
+    proxy = await run_proxy(fake_server.url)
+    client = await proxy.connect()
+    await client.send(query("slow"))
+    await eventually(lambda: "slow" in fake_server.queries())
+    asking = asyncio.create_task(client.ask_to_cancel())
+    assert (await client.answer()).status == "I"
+    assert not asking.done()
+    signalled.set()
+    await asking
+
+
 async def test_an_idle_client_is_not_disturbed_by_a_cancel(run_proxy: RunProxy) -> None:
     proxy = await run_proxy()
     client = await proxy.connect()

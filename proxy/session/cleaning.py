@@ -6,7 +6,7 @@ Does not know: classes and queues; the caller releases the slot when told that i
     nothing runs, no transaction     -> (DISCARD ALL where state may be dirty) -> idle
     transaction open, nothing runs   -> ROLLBACK -> (DISCARD ALL) -> idle
     a query runs, or mid-message     -> cancel, terminate, wait until gone
-    the same after a farewell        -> let it finish, then as above
+    the same after a farewell        -> let it finish, then as above; terminate, where it may never be answered
 
 With `cancel_on_disconnect` off a query of a client that vanished is let finish too, and where that cannot be followed
 (mid-message, copy data that will never come) the connection is only terminated, and counts until it is gone.
@@ -52,9 +52,18 @@ class Cleaning(Holder):
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(
-        self, *, is_dirty: bool, is_mid_message: bool, work_goes_on: bool = False, is_spoilt: bool = False
+        self,
+        *,
+        is_dirty: bool,
+        is_mid_message: bool,
+        work_goes_on: bool = False,
+        is_spoilt: bool = False,
+        is_unanswerable: bool = False,
     ) -> None:
-        """`over` is called once, when the connection is idle in its pool or gone."""
+        """`over` is called once, when the connection is idle in its pool or gone.
+
+        `is_unanswerable`: the server may skip what is awaited, and never answer it.
+        """
         server = self._server
         if server.is_full and server.client is not None:
             server.client.transport.resume_reading()
@@ -71,6 +80,9 @@ class Cleaning(Holder):
             or (server.awaiting and self._cancels and not work_goes_on)
         ):
             self._end()
+        elif server.awaiting and is_unanswerable:
+            self._cancels = self._cancels and not work_goes_on
+            self._end()  # the server carries out what it takes, and then the Terminate
         elif server.awaiting:
             server.tells_ready = True
         else:

@@ -41,6 +41,7 @@ cdef class ClientConnection(Holder):
     cdef bint _cancel_when_injected
     cdef bint _is_going_on
     cdef bint _one_statement
+    cdef bint _may_be_skipped
     cdef public bint holds_slot
     cdef public bint session_hold
     cdef public ServerConnection server

@@ -28,6 +28,7 @@ from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, dif
 from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
 from proxy.session.settings import OnSessionState, PoolMode
+from proxy.session.skipping import may_be_skipped
 from proxy.session.statement_mode import block_opens_at
 from proxy.session.statements import NO_UNNAMED, NONE, ClientStatements
 from proxy.session.translation import Translation, held_from
@@ -99,6 +100,7 @@ class ClientConnection(Holder):
         "_late_copy",
         "_local",
         "_lone_timer",
+        "_may_be_skipped",
         "_measures",
         "_one_statement",
         "_phase",
@@ -164,6 +166,7 @@ class ClientConnection(Holder):
         self._cancel_when_injected = False
         self._is_clogged = False
         self._is_going_on = False
+        self._may_be_skipped = False
         self._server_paused = False
         self._lone_timer: asyncio.TimerHandle | None = None
 
@@ -720,6 +723,8 @@ class ClientConnection(Holder):
         close_in_time(self.transport, self._desk.loop)
 
     def _send(self, server: ServerConnection, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> None:
+        if self.session_hold and not self._may_be_skipped:  # elsewhere the answers are followed one by one
+            self._may_be_skipped = may_be_skipped(facts, self._unsynced)
         of_copy = server.copying_in or self._late_copy or buffer[0] in _COPY_MESSAGES
         if (seen.is_extended or seen.has_query or server.replies.is_active) and not self.session_hold:
             if server.replies.is_skipping:
@@ -856,6 +861,7 @@ class ClientConnection(Holder):
         if self._phase == _LINKED:
             self._phase = _IDLE
         self.server = None
+        self._may_be_skipped = False
         server.unlink(now)
         if self._server_paused:
             self._server_paused = False
@@ -1059,6 +1065,7 @@ class ClientConnection(Holder):
                 is_spoilt=bool(self.pins & NEVER_CLEARED),
                 is_mid_message=self._unsynced or self._is_mid_message(),
                 work_goes_on=work_goes_on,
+                is_unanswerable=self._may_be_skipped,
             )
         elif phase != _CLEANING and self.holds_slot:
             self.pool.gave_up(self)

@@ -16,7 +16,19 @@ from tests.support.debian import DebianPostgres
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.servers import EmbeddedPostgres, Postgres
-from tests.support.wire_client import FLUSH, SYNC, TERMINATE, WireClient, bind, copy_data, parse, query, run
+from tests.support.wire_client import (
+    FLUSH,
+    SYNC,
+    TERMINATE,
+    WireClient,
+    bind,
+    close,
+    copy_data,
+    function_call,
+    parse,
+    query,
+    run,
+)
 
 T = TypeVar("T")
 
@@ -97,6 +109,42 @@ async def test_a_failed_copy_of_the_extended_protocol_is_over_at_its_sync(run_pr
     assert await soon(other.value("select 2")) == "2"
     assert not proxy.measures.protocol_violations
     await client.query("drop table copy_failed")
+
+
+@pytest.mark.parametrize("farewell", ["leave", "abort"])
+@pytest.mark.parametrize("synced", [False, True], ids=["skipped", "synced behind it"])
+@pytest.mark.parametrize("simple", [query("select 1"), function_call(1598)], ids=["Query", "FunctionCall"])
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+async def test_a_query_that_the_server_skips_keeps_no_slot(
+    run_proxy: RunProxy, farewell: str, synced: bool, simple: bytes, mode: str
+) -> None:
+    """After an error in the extended protocol a server skips a Query too and does not answer it: its answer was awaited
+    for ever, also after a Terminate."""
+    proxy = await run_proxy(classes={"all": {"limit": 4, "pool_mode": mode}})
+    client = await proxy.connect()
+    await client.send(parse("select nothing from nowhere"), simple)
+    assert (await client.answer("E")).codes == ["42P01"]
+    if synced:
+        await client.send(SYNC)
+        assert (await client.answer()).kinds == "Z", "as from a server: the Query was skipped"
+        assert await client.value("select 'next'") == "next"
+    await getattr(client, farewell)()
+    await proxy.until_free()
+
+
+async def test_work_behind_messages_that_may_fail_is_done_before_a_farewell(run_proxy: RunProxy) -> None:
+    """Here they do not fail, and the server runs the Query that stands behind them."""
+    proxy = await run_proxy()
+    client, other = await proxy.connect(), await proxy.connect()
+    await other.query("create table done_before (n int)")
+    await client.send(close("S", "no such"), query("insert into done_before select 1 from pg_sleep(0.1)"), TERMINATE)
+
+    async def done() -> bool:
+        return await other.value("select count(*) from done_before") == "1"
+
+    await eventually(done)
+    await proxy.until_free()
+    await other.query("drop table done_before")
 
 
 async def test_a_long_query_behind_a_flush_ends_with_its_client(run_proxy: RunProxy, postgres: Postgres) -> None:

@@ -3,8 +3,9 @@
 Owns: finding one.
 Does not know: what came of the messages before it.
 
-If one of those fails the server skips everything up to a Sync, this Query with it, and does not answer: nobody can tell
-beforehand how many answers are still to come, where each answer is not followed. No driver does so, but whoever does must not keep a slot by it.
+If one of those fails the server skips everything up to a Sync, this Query with it, and does not answer: where the
+answers are not followed one by one nobody can tell how many are still to come. No driver does so, but whoever does must
+not keep a slot by it.
 Source: PostgreSQL manual, "Extended Query" (protocol-flow): "reads and discards messages until a Sync is reached".
 """
 

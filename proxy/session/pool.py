@@ -421,11 +421,15 @@ class Pool:
             self.user,
             self.database,
             self.credentials,
-            {},
+            self._startup_parameters(),
             channel_binding=self.registry.connector.upstream.channel_binding,
             minor=self.registry.connector.upstream.protocol_minor,
         )
         return ServerConnection(self, login, self.registry.loop)
+
+    def _startup_parameters(self) -> dict[str, str]:
+        """Shared connections begin with what the server has by default."""
+        return {}
 
     def _start_life(self, server: ServerConnection) -> None:
         lifetime = self.registry.settings.server_lifetime_seconds * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)

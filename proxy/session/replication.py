@@ -25,9 +25,10 @@ from proxy.session.connector import DialFailed
 from proxy.session.parameters import Settings
 from proxy.session.pool import TOO_MANY_CONNECTIONS, Pool, Registry
 from proxy.session.server import Holder, ServerConnection
+from proxy.session.session_state import NO_PINS
 from proxy.session.transports import close_in_time
 from proxy.wire import messages
-from proxy.wire.login import Credentials, ServerLogin
+from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
@@ -48,17 +49,8 @@ class ReplicationPool(Pool):
         self._startup = {n: v for n, v in startup.items() if n not in _WHO and not n.startswith("_pq_.")}
         self.is_wanted = True
 
-    def _new_connection(self) -> ServerConnection:
-        connector = self.registry.connector
-        login = ServerLogin(
-            self.user,
-            self.database,
-            self.credentials,
-            self._startup,
-            allow_cleartext=connector.is_encrypted,
-            minor=connector.upstream.protocol_minor,
-        )
-        return ServerConnection(self, login, self.registry.loop)
+    def _startup_parameters(self) -> dict[str, str]:
+        return self._startup
 
     async def _connect(self) -> ServerConnection:
         try:
@@ -81,6 +73,7 @@ class ReplicationConnection(Holder):
     """The protocol object of one replicating client after AuthenticationOk."""
 
     transport: asyncio.Transport
+    pins = NO_PINS
 
     def __init__(
         self,

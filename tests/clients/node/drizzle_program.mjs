@@ -8,7 +8,7 @@ import { inTurn, numbers, refusal, serve, sleep, versionOf } from "./program.mjs
 const table = pgTable("scenario_drizzle", { a: integer("a").primaryKey() });
 
 const withPool = async (url, max, work) => {
-  const pool = new pg.Pool({ connectionString: url, max, connectionTimeoutMillis: 5000 });
+  const pool = new pg.Pool({ connectionString: url, max, connectionTimeoutMillis: 3000 });
   pool.on("error", () => {});
   try {
     return await work(drizzle({ client: pool }), pool);

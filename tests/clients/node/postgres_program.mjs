@@ -44,10 +44,10 @@ const afterRefusals = (url, ask) =>
     await sql`SELECT 1`; // it knows the array types
     await withPool(url, 1, async (others) => {
       const free = await holding(others);
-      for (let i = 0; i < 2; i++) codes.push((await within(5, refusal(() => ask(sql)))).code);
+      for (let i = 0; i < 2; i++) codes.push((await within(2, refusal(() => ask(sql)))).code);
       await free();
     });
-    const after = await within(5, inTurn(numbers(5), (i) => value(sql`SELECT ${i}::int`)));
+    const after = await within(2, inTurn(numbers(5), (i) => value(sql`SELECT ${i}::int`)));
     return { refused: codes.every((code) => code !== null), after };
   });
 

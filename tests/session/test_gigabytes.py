@@ -126,6 +126,15 @@ def test_a_gigabyte_copied_in(connect: tuple[ProxyProcess, Blocking]) -> None:
 # -- one message -------------------------------------------------------------------------------------------------------
 
 
+ANSWERS = {
+    "P": messages.parse_complete(),
+    "B": messages.bind_complete(),
+    "E": messages.command_complete("SELECT 1"),
+    "Q": messages.command_complete("SELECT 1") + messages.ready_for_query(b"I"),
+    "S": messages.ready_for_query(b"I"),
+}
+
+
 class Sink:
     """A server that reads messages of any length and keeps none; to `big` it answers with a row of a gigabyte."""
 
@@ -173,8 +182,7 @@ class Sink:
                 stream.write(CHUNK)
         if b"max_connections" in text:
             stream.write(messages.data_row(FACTS))
-        if kind in "QS":
-            stream.write(messages.command_complete("SELECT 1") + messages.ready_for_query(b"I"))
+        stream.write(ANSWERS.get(kind, b""))
 
 
 @pytest.fixture

@@ -147,12 +147,15 @@ class BudgetSettings:
 INTERNAL_LIMIT: Final = 2  # one for what asks without end, and one for what must not wait behind it
 
 
-def with_internal_class(settings: BudgetSettings, *, limit: int = INTERNAL_LIMIT) -> BudgetSettings:
+def with_internal_class(settings: BudgetSettings, *, limit: int = INTERNAL_LIMIT, listening: int = 0) -> BudgetSettings:
     """The settings with the class of the proxy's own connections in front, unless it is there already.
+
+    One slot is kept for its queries; `listening` are connections that it holds beside that for as long as they live.
 
     In front, because it is then the last of its priority to lose its reservation when the budget shrinks.
     """
     if any(one.name == INTERNAL_CLASS for one in settings.classes):
         return settings
-    internal = ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, lendable=0, limit=limit)
+    reserved, most = 1 + listening, limit + listening
+    internal = ClassSettings(INTERNAL_CLASS, priority=0, reserved=reserved, lendable=0, limit=most)
     return replace(settings, classes=(internal, *settings.classes))

@@ -36,8 +36,11 @@ def usable_total(config: Config, facts: ServerFacts | None) -> int | None:
     return None if facts is None else (capacity(facts) - config.budget.keep_free) // config.budget.instances
 
 
-def budget_settings(config: Config, total: int) -> BudgetSettings:
-    """What the admission core is told, with the class of the proxy's own connections in it."""
+def budget_settings(config: Config, total: int, *, listening: int = 0) -> BudgetSettings:
+    """What the admission core is told, with the class of the proxy's own connections in it.
+
+    `listening` of these are shared LISTEN connections: each brings its own reservation while it lives.
+    """
     headroom = config.budget.headroom
     return with_internal_class(
         BudgetSettings(
@@ -47,6 +50,7 @@ def budget_settings(config: Config, total: int) -> BudgetSettings:
             classes=tuple(_class_settings(name, one) for name, one in config.classes.items()),
         ),
         limit=INTERNAL_LIMIT + (config.auth.passthrough_dials if config.auth.uses("passthrough") else 0),
+        listening=listening,
     )
 
 

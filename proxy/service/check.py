@@ -199,8 +199,25 @@ def _report_sums(report: Reporter, config: Config, total: int) -> None:
         hint = f"lower classes.*.reserved or budget.headroom.size by {needed - total}"
         report.error(("budget", "total"), text, hint)
         return
+    _report_listening(report, config, total - needed)
     for name, one in config.classes.items():
         _report_reach(report, config, total, name, one)
+
+
+def _report_listening(report: Reporter, config: Config, spare: int) -> None:
+    """A shared LISTEN connection brings its reservation with it, and somebody gives up as much where nothing is spare.
+
+    One is reckoned with, for nearly every application listens in one database, or as many as the file says.
+    """
+    wanted = config.pool.listen_connections
+    reckoned = wanted if "listen_connections" in config.pool.model_fields_set else min(wanted, 1)
+    if reckoned > spare:
+        text = (
+            f"{reckoned} shared LISTEN connection{'s' * (reckoned != 1)} may take a slot each, and {spare} of the "
+            "budget are not reserved: the least important class loses as many of its reservation while clients listen"
+        )
+        hint = f"lower classes.*.reserved or budget.headroom.size by {reckoned - spare}, or pool.listen_connections"
+        report.warning(("pool", "listen_connections"), text, hint)
 
 
 def _reach(config: Config, total: int, name: str, *, unbounded: bool) -> int:

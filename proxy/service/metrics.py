@@ -21,6 +21,7 @@ from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.history import History
 from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, fold_pins, pinned_limit_of
 from proxy.session.histogram import Histogram
+from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 
 PREFIX = "pgheadroom_"
@@ -90,6 +91,17 @@ PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
         "Session parameters the server refused when they were set again.",
         lambda m: m.parameters_failed,
     ),
+    (
+        "listen_gaps",
+        "Losses of a shared LISTEN connection while clients listened; each of them was told.",
+        lambda m: m.listen_gaps,
+    ),
+    ("listen_notifications", "Notifications heard over shared connections.", lambda m: m.notifications_received),
+    (
+        "listen_dropped",
+        "Notifications dropped for one client that was busy or did not read; it was told.",
+        lambda m: m.notifications_dropped,
+    ),
     ("crashes", "Errors of our own; each ended one connection and left a traceback in the log.", lambda m: m.crashes),
 )
 
@@ -154,6 +166,7 @@ class PgheadroomCollector(Collector):
         yield _pinned_clients(self._view)
         yield from _prepared_statements(self._view)
         yield _server_connections(self._view.server_connection_counts())
+        yield from _listening(self._view.listen_counts())
         yield from _server_facts(self._view)
 
     def _about(self) -> Iterator[Metric]:
@@ -274,6 +287,15 @@ def _server_connections(counts: ServerConnectionCounts) -> Metric:
     for state, count in zip(("dialling", "in_use", "idle", "closing"), astuple(counts), strict=True):
         family.add_metric([state], count)
     return family
+
+
+def _listening(counts: ListenCounts) -> Iterator[Metric]:
+    for name, text, value in (
+        ("listen_connections", "Server connections over which clients listen together.", counts.connections),
+        ("listen_channels", "Channels that are listened to over them.", counts.channels),
+        ("listen_clients", "Clients that listen over them.", counts.clients),
+    ):
+        yield GaugeMetricFamily(f"{PREFIX}{name}", text, value=value)
 
 
 def _server_facts(view: ProcessView) -> Iterator[Metric]:

@@ -69,6 +69,7 @@ class Process:
         self.desk = Frontdesk(
             settings, classifier(config), self.gate, self.door, self.registry, self.measures, self.tasks, loop
         )
+        self.desk.listen_hubs.count_changed = self._listens_over
         self.listener = Listener(self.desk)
         self.watch = ServerWatch(self.desk, self._learnt)
         self.host_watch = HostWatch(self.desk, self._upstream_moved)
@@ -127,7 +128,14 @@ class Process:
         self.budget_is_known = True
         if total != self.registry.total:
             log.info("budget", total=total, max_connections=facts.max_connections)
-            self._adopt(budget_settings(self.config, total))
+            self._adopt(self._budget(self.config, total))
+
+    def _listens_over(self, _connections: int) -> None:
+        """A connection that listens is held for long: what `internal` has reserved for its queries stays free."""
+        self._adopt(self._budget(self.config, self.registry.total))
+
+    def _budget(self, config: Config, total: int) -> BudgetSettings:
+        return budget_settings(config, total, listening=len(self.desk.listen_hubs))
 
     def _adopt(self, budget: BudgetSettings) -> None:
         now = clock.now()
@@ -149,11 +157,11 @@ class Process:
         settings = session_settings(config)
         self._refuse_impossible(findings(config, self.watch.facts))
         total = usable_total(config, self.watch.facts) or self.registry.total
-        changes = _changes(self.controller.settings, budget_settings(config, total))
+        changes = _changes(self.controller.settings, self._budget(config, total))
         self.config, self.config_hash = config, config_hash(config)
         self.desk.adopt(settings, classifier(config))
         self.registry.connector.adopt_tls(settings.upstream.tls)
-        self._adopt(budget_settings(config, total))
+        self._adopt(self._budget(config, total))
         self.desk.reclassify()
         return changes
 
@@ -177,6 +185,7 @@ class Process:
         self.gate.refuse_all_waiting(RefusalReason.SHUTTING_DOWN)
         for client in list(self.desk.clients):
             client.end(refusals.shutting_down_idle())
+        self.desk.listen_hubs.close()
         self.registry.close_all_idle()
         await self._wait_until_gone()
         await self.http.stop()

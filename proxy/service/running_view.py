@@ -23,6 +23,7 @@ from proxy.service.view import (
 )
 from proxy.session import clock
 from proxy.session.client import Phase
+from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 from proxy.session.server import ServerState
 
@@ -88,6 +89,9 @@ class RunningView:
             idle=states[ServerState.IDLE],
             closing=states[ServerState.CLOSING],
         )
+
+    def listen_counts(self) -> ListenCounts:
+        return self._process.desk.listen_hubs.counts()
 
     def external_connections(self) -> int | None:
         facts = self._process.watch.facts

@@ -53,6 +53,7 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
             "external_connections": view.external_connections(),
         },
         "server_connections": _server_connections(view),
+        "listening": asdict(view.listen_counts()),
         "clients": _by_state(clients.items()),
         "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
         "prepared_statements": asdict(view.prepared_statements()),

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 
 # Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
@@ -126,6 +127,9 @@ class ProcessView(Protocol):
     def prepared_statements(self) -> PreparedStatements: ...
 
     def server_connection_counts(self) -> ServerConnectionCounts: ...
+
+    def listen_counts(self) -> ListenCounts:
+        """What LISTEN shares now."""
 
     def external_connections(self) -> int | None:
         """Connections on the server that are not ours; None while it has not been asked or does not tell."""

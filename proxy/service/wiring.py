@@ -45,6 +45,7 @@ def session_settings(config: Config) -> SessionSettings:
             max_inspected_bytes=config.limits.max_inspected_bytes,
             max_waiting_bytes=config.limits.max_waiting_bytes,
             max_statement_bytes=config.limits.max_statement_bytes,
+            max_notification_bytes=config.limits.max_notification_bytes,
         ),
         classes=class_behaviours(config),
         replication_class=config.replication_class,
@@ -124,6 +125,7 @@ def pool_settings(config: Config) -> PoolSettings:
         retry_min_seconds=pool.retry_min,
         retry_max_seconds=pool.retry_max,
         cancel_on_disconnect=pool.cancel_on_disconnect,
+        listen_connections=pool.listen_connections,
     )
 
 

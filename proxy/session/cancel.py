@@ -22,6 +22,8 @@ from proxy.wire.startup import CancelRequest, encode_cancel_request
 
 log = structlog.get_logger()
 
+# Above every process id of a server: a driver that drops notifications from "itself" must not drop those of others.
+_FIRST_PROCESS_ID: Final = 1 << 22
 KEY_BYTES: Final = {0: 4, 2: 32}  # by minor protocol version: 3.0 knows four bytes, 3.2 up to 256
 _CANCEL_TIMEOUT_SECONDS: Final = 10.0
 
@@ -40,9 +42,9 @@ class CancelKeys:
         return len(self._clients)
 
     def issue(self, client: Cancellable, minor_version: int) -> tuple[int, bytes]:
-        process_id = secrets.randbits(31)
+        process_id = _draw_process_id()
         while process_id in self._clients:
-            process_id = secrets.randbits(31)
+            process_id = _draw_process_id()
         key = secrets.token_bytes(KEY_BYTES.get(minor_version, 4))
         self._clients[process_id] = (key, client)
         return process_id, key
@@ -55,6 +57,10 @@ class CancelKeys:
         if entry is None or not hmac.compare_digest(entry[0], request.secret_key):
             return None
         return entry[1]
+
+
+def _draw_process_id() -> int:
+    return _FIRST_PROCESS_ID + 1 + secrets.randbelow((1 << 31) - _FIRST_PROCESS_ID - 1)
 
 
 class _CancelConnection(asyncio.Protocol):

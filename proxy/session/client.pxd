@@ -64,6 +64,7 @@ cdef class ClientConnection(Holder):
     cdef public object process_id
     cdef object _dialect
     cdef object _lone_timer
+    cdef public object listening
 
     cpdef data_received(self, bytes data)
     cpdef bint _may_be_usual(self)

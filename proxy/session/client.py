@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
-from proxy.session import clock, examination, refusals
+from proxy.session import clock, examination, listening, refusals
 from proxy.session.backlog import Backlog
 from proxy.session.cleaning import Cleaning
 from proxy.session.examination import WANTED, Dialect, Examination, may_end_transaction
 from proxy.session.facts import facts_from, facts_until
+from proxy.session.listening import Listening
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, apply_sql, difference
 from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
@@ -113,6 +114,7 @@ class ClientConnection(Holder):
         "holds_slot",
         "id",
         "identity",
+        "listening",
         "pool",
         "process_id",
         "server",
@@ -169,6 +171,7 @@ class ClientConnection(Holder):
         self._may_be_skipped = False
         self._server_paused = False
         self._lone_timer: asyncio.TimerHandle | None = None
+        self.listening: Listening | None = None
 
     @property
     def phase(self) -> Phase:
@@ -298,6 +301,7 @@ class ClientConnection(Holder):
         if self._server_paused and self.server is not None:
             self.server.transport.resume_reading()
         self._server_paused = False
+        self._tell_what_was_heard()
         self._go_on()
 
     def _broke_protocol(self, violation: ProtocolViolation) -> None:
@@ -412,8 +416,9 @@ class ClientConnection(Holder):
             if not buffer:
                 return
         seen = examination.examine(buffer, facts, self._dialect, False, self._statements)
-        if seen.leaves_at == 0:
-            self.end(None)
+        if (seen.leaves_at == 0 or seen.pins or seen.parses_listen or self.listening is not None) and self._is_done(
+            buffer, facts, seen
+        ):
             return
         block_at = block_opens_at(buffer, facts, self._backslash_escapes) if self._one_statement else -1
         if block_at == 0:
@@ -452,6 +457,7 @@ class ClientConnection(Holder):
         if answer:
             self.transport.write(answer)
         self._local = None if local.is_idle else local
+        self._tell_what_was_heard()
         return rest, facts_from(facts, len(buffer) - len(rest))
 
     def _begin_pending(self) -> None:
@@ -509,6 +515,7 @@ class ClientConnection(Holder):
         if rest:
             self._keep(rest, facts_from(facts, len(buffer) - len(rest)))
             self._go_on()
+        self._tell_what_was_heard()
 
     def _go_on(self) -> None:
         """Begin what is pending. A chain of refusals must not become a deep stack: only the outermost call loops."""
@@ -799,6 +806,7 @@ class ClientConnection(Holder):
                 self._end_open_unit(server)
             if self._desk.draining:
                 self._desk.tell_if_drained()
+            self._tell_what_was_heard()
             if self._backlog.size:
                 self._go_on_linked()
         elif self._cursor.is_mid_message():
@@ -814,6 +822,8 @@ class ClientConnection(Holder):
             self._discard_state(server, self._state)
         else:
             self._release_server(server)
+            if self.listening is not None:
+                self.listening.flush()
             if self._backlog.size:
                 self._go_on()
 
@@ -951,6 +961,8 @@ class ClientConnection(Holder):
         state.changed(seen, self.pool.table, self.settings, server.settings)
         if seen.clearing is not PLAIN:
             state.expect(server, seen)
+            if self.listening is not None:
+                self.listening.expect(server, seen)
         elif seen.changes_parameters:
             server.retire_at = 0.0  # a RESET whose outcome is not seen: nobody else may get this connection
         if not seen.pins:
@@ -992,6 +1004,8 @@ class ClientConnection(Holder):
         server, state = self.server, self._state
         assert server is not None, "the server tells its holder"
         server.tells_ready = False
+        if self.listening is not None:
+            self.listening.ready(server, failed)
         if state is not None:
             self._session_state_answered(server, state, failed)
         if self._backlog.size and server.awaiting:
@@ -1031,6 +1045,67 @@ class ClientConnection(Holder):
             self._local.enter_failed_block()
         self._refuse_unit(error)
 
+    # -- listening without a slot (`listening`) -----------------------------------------------------------------------
+
+    def _is_done(self, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> bool:
+        """It begins with a farewell, or with LISTEN or UNLISTEN, which the shared connection answers."""
+        if seen.leaves_at == 0:
+            self.end(None)
+            return True
+        return listening.takes(self, self._desk, buffer, facts, seen, self._dialect)
+
+    def keep_unit(self, buffer: bytes, facts: Sequence[Fact], *, is_whole: bool) -> None:
+        """It is answered by others up to `units_over`; the rest of one that is not whole will come here again."""
+        self._keep(buffer, facts)
+        if is_whole:
+            self._phase = _WAITING
+            self._asked_at = clock.now()
+
+    def has_room_for_statements(self, more_bytes: int) -> bool:
+        had = 0 if self._statements is None else self._statements.size
+        return had + more_bytes <= self._desk.settings.limits.max_statement_bytes
+
+    def forget_unnamed_statement(self) -> None:
+        if self._statements is not None:
+            self._statements.unnamed = NO_UNNAMED
+
+    def units_over(self, end: int, error: ErrorFields | None) -> None:
+        """What was kept is answered up to `end`. With an `error` the unit behind it is refused."""
+        self._cut_pending(end)
+        if error is not None:
+            self._refuse_unit(error)
+        else:
+            self._go_on()
+            self._tell_what_was_heard()
+        if self._desk.draining:
+            self._desk.tell_if_drained()
+
+    def pin_instead(self, end: int) -> None:
+        """The unit that begins at `end` needs a connection of its own, as if nothing could be shared."""
+        self._cut_pending(end)
+        if self._on_session_state is OnSessionState.REJECT:
+            self._refuse_unit(refusals.session_state_rejected(self.class_name, frozenset({PinReason.LISTEN})))
+        else:
+            self._request_slot(unbounded=self._on_session_state is OnSessionState.PIN)
+
+    def _cut_pending(self, end: int) -> None:
+        self._phase = _IDLE
+        buffer, facts = self._backlog.take()
+        if end < len(buffer):
+            self._keep(buffer[end:], facts_from(facts, end))
+
+    def may_be_told(self) -> bool:
+        """What answers nothing may be written now: no answer is under way, and no transaction is open."""
+        if self._is_clogged or self._local is not None:
+            return False
+        server = self.server
+        is_quiet = self._phase == _LINKED and server is not None and server.is_clean and not self._unsynced
+        return is_quiet or self._phase == _IDLE
+
+    def _tell_what_was_heard(self) -> None:
+        if self.listening is not None:
+            self.listening.flush()
+
     # -- cancel, leave ------------------------------------------------------------------------------------------------
 
     def cancel_requested(self) -> None:
@@ -1038,6 +1113,8 @@ class ClientConnection(Holder):
         desk = self._desk
         if self._phase == _WAITING:
             desk.measures.cancels_of_waiting += 1
+            if self.listening is not None and self.listening.gives_up(refusals.cancelled_while_waiting()):
+                return
             self._gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
             self._refuse_unit(refusals.cancelled_while_waiting())
         elif self._phase == _DIALLING and self.server is None:
@@ -1073,6 +1150,8 @@ class ClientConnection(Holder):
         else:
             self._gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
         self._backlog.close()
+        if self.listening is not None:
+            self.listening.close()
         desk.client_left(self)
 
     def _keep(self, buffer: bytes, facts: Sequence[Fact]) -> None:

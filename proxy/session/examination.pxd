@@ -33,6 +33,7 @@ cdef class Examination:
     cdef public bint is_extended
     cdef public bint names_statements
     cdef public bint only_ends_copy
+    cdef public bint parses_listen
     cdef public bint sets_parameters
     cdef public bint whole
     cpdef bint is_plain(self)

@@ -83,6 +83,7 @@ class Examination:
         "leaves_at",
         "names_statements",
         "only_ends_copy",
+        "parses_listen",
         "parses_unnamed",
         "pins",
         "sets",
@@ -104,6 +105,7 @@ class Examination:
         self.has_query = False
         self.is_extended = False
         self.names_statements = False
+        self.parses_listen = False  # as a named statement, and so not among the pins before it is bound
         self.parses_unnamed = -1
         self.unnamed_end = -1
         self.sets_parameters = False
@@ -127,7 +129,7 @@ class Examination:
             self.sets_parameters = self.sets_parameters or facts.sets_parameters
             if PinReason.PREPARE in facts.clears or facts.deallocates is not None:
                 self.names_statements = True
-            if runs and (facts.clears or facts.changes_parameters):
+            if runs and (facts.clears or facts.changes_parameters or facts.unlistens):
                 self.clearing = facts
             elif facts.pins:
                 self.clearing = PLAIN  # it may set again what an earlier text of this piece clears
@@ -216,6 +218,8 @@ def _look_into_parse(
     if parsed is None:
         parsed = {}
     parsed[buffer[name_at:name_end]] = facts
+    if facts is not PLAIN and PinReason.LISTEN in facts.pins:
+        seen.parses_listen = True
     return parsed
 
 

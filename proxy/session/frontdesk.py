@@ -23,6 +23,7 @@ from proxy.session.client import ClientConnection
 from proxy.session.encryption import ClientTls
 from proxy.session.failed_logins import FailedLogins
 from proxy.session.gate import Door, Gate
+from proxy.session.listen_hubs import ListenHubs
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Passthrough
@@ -84,6 +85,7 @@ class Frontdesk:
         self.canceller = Canceller(registry.connector, measures, tasks)
         self.clients: set[ClientConnection | ReplicationConnection] = set()
         self.pacer = LoginPacer(loop)
+        self.listen_hubs = ListenHubs(self)
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows

@@ -85,6 +85,9 @@ class Measures:
     parameters_failed: int = 0
     pins: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)
     refusals_outside_queue: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)
+    listen_gaps: int = 0  # losses of a shared LISTEN connection while somebody listened
+    notifications_received: int = 0  # over shared connections
+    notifications_dropped: int = 0  # for one client each: busy or not reading for too long
     crashes: int = 0
 
     def of(self, class_name: str) -> ClassMeasures:

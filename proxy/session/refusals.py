@@ -8,6 +8,7 @@ Source: PostgreSQL manual, "PostgreSQL Error Codes" (errcodes-appendix). The phr
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
@@ -21,6 +22,7 @@ QUERY_CANCELED: Final = "57014"
 CONNECTION_FAILURE: Final = "08006"
 PROTOCOL_VIOLATION: Final = "08P01"
 IN_FAILED_TRANSACTION: Final = "25P02"
+WARNING: Final = "01000"
 
 
 def refused(refusal: Refuse, severity: str) -> ErrorFields:
@@ -140,6 +142,39 @@ def still_waiting(event: StillWaiting) -> ErrorFields:
         f"class={name} position={event.position}",
         f"classes.{name}.limit and classes.{name}.queue.timeout decide how long this may take",
     )
+
+
+def listen_timeout(seconds: float) -> ErrorFields:
+    text = f"LISTEN was not confirmed within {seconds:g} s: the shared connection had no slot, or no answer"
+    hint = "raise budget.total or lower reservations: it needs a slot of its own, see pool.listen_connections"
+    return ErrorFields("ERROR", TOO_MANY_CONNECTIONS, text, "reason=queue_timeout", hint)
+
+
+def notifications_missed(since: float, until: float) -> ErrorFields:
+    """`since` and `until` in Unix seconds."""
+    text = f"notifications may have been missed between {_utc(since)} and {_utc(until)}"
+    detail = "the server connection that listens for this client was lost and is back"
+    return ErrorFields("WARNING", WARNING, text, detail, "look for what the notifications would have announced")
+
+
+def notifications_interrupted(since: float) -> ErrorFields:
+    text = f"notifications may be missed since {_utc(since)}: the connection that listens for this client is lost"
+    return ErrorFields("WARNING", WARNING, text, "it is dialled again until it is back; that will be told too")
+
+
+def notifications_dropped(count: int) -> ErrorFields:
+    text = f"{count} notifications were dropped here: the client was busy, or did not read, for too long"
+    return ErrorFields("WARNING", WARNING, text, None, "limits.max_notification_bytes decides how much is kept")
+
+
+def channel_lost(channel: bytes, error: ErrorFields) -> ErrorFields:
+    name = channel.decode("utf-8", "surrogateescape")
+    text = f'channel "{name}" is not listened to any more: the server refused after a lost connection'
+    return ErrorFields("WARNING", WARNING, text, error.message, "LISTEN again")
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(sep=" ", timespec="milliseconds")
 
 
 def protocol_violation(text: str) -> ErrorFields:

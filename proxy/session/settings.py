@@ -188,6 +188,7 @@ class PoolSettings:
     retry_min_seconds: float = 0.2
     retry_max_seconds: float = 5.0
     cancel_on_disconnect: bool = True
+    listen_connections: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,7 @@ class LimitSettings:
     max_inspected_bytes: int = 1 << 20
     max_waiting_bytes: int = 256 * 1024
     max_statement_bytes: int = 16 << 20
+    max_notification_bytes: int = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

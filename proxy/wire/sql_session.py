@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Final
 
+from proxy.wire.sql_listen import cut_name
 from proxy.wire.sql_tokens import Token, TokenKind
 from proxy.wire.sql_transactions import transaction_word
 
@@ -43,7 +44,8 @@ class SqlFacts:
     `resets_parameters`: RESET ALL or DISCARD ALL. `resets` are parameters set back one by one, lower case. `sets` are
     parameters that it may leave changed for the session without the server's reporting it, lower case: what they are
     then has to be asked for. `sets_parameters`: SET, SET LOCAL, RESET or set_config() stands in it, also where nothing
-    is left of that. `deallocates` is the name in a text that is one DEALLOCATE of one statement.
+    is left of that. `deallocates` is the name in a text that is one DEALLOCATE of one statement. `unlistens` are
+    channels left one by one.
     """
 
     pin: PinReason | None = None
@@ -54,6 +56,7 @@ class SqlFacts:
     sets: frozenset[str] = frozenset()
     sets_parameters: bool = False
     deallocates: bytes | None = None
+    unlistens: frozenset[bytes] = frozenset()
 
     @property
     def changes_parameters(self) -> bool:
@@ -118,7 +121,8 @@ class Inspection:
         self._sets_parameters = False
         self._deallocates: bytes | None = None
         self._count = 0
-        self._kept = (self._clears, self._resets_parameters, self._resets)
+        self._unlistens: frozenset[bytes] = frozenset()
+        self._kept = (self._clears, self._resets_parameters, self._resets, self._unlistens)
 
     def facts(self) -> SqlFacts:
         pins = list(self._pins)
@@ -132,6 +136,7 @@ class Inspection:
             self._sets,
             self._sets_parameters,
             self._deallocates if self._count == 1 else None,
+            self._unlistens,
         )
         return PLAIN if found == PLAIN else found
 
@@ -150,9 +155,9 @@ class Inspection:
     def _follow_transaction(self, word: str) -> None:
         """What a transaction cleared is not cleared once it is rolled back."""
         if word in ("COMMIT", "COMMIT AND CHAIN"):
-            self._kept = (self._clears, self._resets_parameters, self._resets)
+            self._kept = (self._clears, self._resets_parameters, self._resets, self._unlistens)
         elif word.startswith("ROLLBACK"):
-            self._clears, self._resets_parameters, self._resets = self._kept
+            self._clears, self._resets_parameters, self._resets, self._unlistens = self._kept
 
     # -- by the first word -------------------------------------------------------------------------------------------
 
@@ -218,12 +223,15 @@ class Inspection:
         elif _begins(statement[1:], (b"temp",)) or _begins(statement[1:], (b"temporary",)):
             self._clear({PinReason.TEMPORARY_TABLE})
 
-    def _listen(self, _statement: list[Token]) -> None:
+    def _listen(self, statement: list[Token]) -> None:
         self.pin(PinReason.LISTEN)
+        self._unlistens -= {cut_name(token.text) for token in statement[1:]}
 
     def _unlisten(self, statement: list[Token]) -> None:
         if len(statement) > 1 and statement[1].is_sign(b"*"):
             self._clear({PinReason.LISTEN})
+        else:
+            self._unlistens |= {cut_name(token.text) for token in statement[1:]}
 
     def _load(self, _statement: list[Token]) -> None:
         self.pin(PinReason.LOAD)

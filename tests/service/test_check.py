@@ -211,3 +211,17 @@ def test_one_class_alone_has_nobody_to_be_compared_with():
         SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {reserved: 50, limit: 80}\n"
     )
     assert check(text) == []
+
+
+@pytest.mark.parametrize(
+    ("total", "pool", "is_warned"),
+    [
+        (54, "{}", True),
+        (55, "{}", False),
+        (56, "{listen_connections: 3}", True),
+        (54, "{listen_connections: 0}", False),
+    ],
+)
+def test_a_shared_listen_connection_wants_a_slot_that_is_not_reserved(total, pool, is_warned):
+    found = told(replaced(("total: 92", f"total: {total}")) + f"pool: {pool}\n")
+    assert (("warning", "pool.listen_connections") in found) is is_warned

@@ -247,7 +247,7 @@ async def test_a_reset_sent_with_the_farewell_takes_no_startup_parameter_from_an
 )
 async def test_a_statement_that_is_only_parsed_clears_nothing(run_proxy: RunProxy, pin: str, clear: str) -> None:
     """The pin was lifted at the Parse: another client got the connection with the lock, and unlocking found nothing."""
-    proxy = await run_proxy(**slots(2))
+    proxy = await run_proxy(**slots(2), pool={"listen_connections": 0})
     client, other = await proxy.connect(), await proxy.connect()
     await client.query(pin)
     pid = await client.value("select pg_backend_pid()")

@@ -9,7 +9,9 @@ from tests.support.eventually import eventually
 from tests.support.running import RunProxy
 from tests.support.wire_client import SYNC, query, run
 
-TIGHT = {"classes": {"all": {"limit": 3, "pinned_limit": 1, "queue": {"timeout": "150ms"}}}}
+# LISTEN pins where it is not shared (test_listening.py shows the sharing).
+UNSHARED = {"pool": {"listen_connections": 0}}
+TIGHT = {**UNSHARED, "classes": {"all": {"limit": 3, "pinned_limit": 1, "queue": {"timeout": "150ms"}}}}
 
 PINNING = {
     "listen": "listen pins_listen",
@@ -26,7 +28,7 @@ PINNING = {
 async def test_state_that_cannot_be_followed_keeps_the_connection(
     run_proxy: RunProxy, reason: str, extended: bool
 ) -> None:
-    proxy = await run_proxy()
+    proxy = await run_proxy(**UNSHARED)
     client, other = await proxy.connect(), await proxy.connect()
     pid = await client.value("select pg_backend_pid()")
     answer = await (client.extended if extended else client.query)(PINNING[reason])
@@ -129,7 +131,7 @@ async def test_a_pinned_client_that_leaves_gives_back_a_clean_connection(run_pro
 
 
 async def test_a_pinned_client_is_told_of_notifications(run_proxy: RunProxy) -> None:
-    proxy = await run_proxy()
+    proxy = await run_proxy(**UNSHARED)
     client, other = await proxy.connect(), await proxy.connect()
     await client.query("listen told")
     await other.query("notify told, 'hello'")
@@ -157,7 +159,7 @@ async def test_discard_all_unpins_with_a_pipelined_query_behind_it(
 
 
 def behaving(on_session_state: str) -> dict[str, object]:
-    return {"classes": {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": on_session_state}}}
+    return {**UNSHARED, "classes": {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": on_session_state}}}
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])

@@ -97,7 +97,7 @@ async def test_where_it_cannot_be_refused_by_itself_the_client_is_sent_away(run_
     await in_batch.send(run("begin"), SYNC)
     answer = await in_batch.answer()
     assert (answer.codes, answer.status) == (["0A000"], "")
-    await pinned.query("listen something")
+    await pinned.query("create temp table pinned_in_statement_mode (n int)")
     await pinned.send(query("select 1"), query("begin"))
     assert (await pinned.answer()).value == "1"
     answer = await pinned.answer()

@@ -344,7 +344,7 @@ async def test_work_sent_ahead_of_a_farewell_is_done(run_proxy: RunProxy) -> Non
 
 async def test_a_farewell_that_waits_for_a_clearing_answer_is_the_end_of_the_client(run_proxy: RunProxy) -> None:
     """The answer lets the Terminate go on, and the connection is idle before the answer is done with."""
-    proxy = await run_proxy(**ONE_SLOT)
+    proxy = await run_proxy(**ONE_SLOT, pool={"listen_connections": 0})
     client, other = await proxy.connect(), await proxy.connect()
     await client.query("listen somewhere")
     backend = int(await client.value("select pg_backend_pid()") or 0)

@@ -19,6 +19,7 @@ from proxy.service.view import (
     Unmatched,
     UnmatchedName,
 )
+from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 
 STARTED = 1_700_000_000.0
@@ -47,6 +48,7 @@ class FakeView:
         self.pinned: dict[PinKey, int] = {}
         self.statements = PreparedStatements()
         self.servers = ServerConnectionCounts()
+        self.listening = ListenCounts()
         self.external: int | None = None
         self.max_connections: int | None = None
         self.seen_measures = Measures()
@@ -92,6 +94,9 @@ class FakeView:
 
     def server_connection_counts(self) -> ServerConnectionCounts:
         return self.servers
+
+    def listen_counts(self) -> ListenCounts:
+        return self.listening
 
     def external_connections(self) -> int | None:
         return self.external

@@ -148,6 +148,7 @@ class Running:
             f"cancel keys: {len(desk.keys)}": len(desk.keys),
             f"places taken: {self._places()}": self._places(),
             f"tasks: {self._tasks()}": self._tasks(),
+            f"shared LISTEN: {desk.listen_hubs.counts()}": len(desk.listen_hubs),
         }
         return [words for words, is_left in checks.items() if is_left]
 

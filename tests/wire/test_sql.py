@@ -119,7 +119,6 @@ def test_what_cannot_be_followed_pins(text, reason):
         "DECLARE c CURSOR FOR SELECT 1",
         "DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1",
         "CLOSE c",
-        "UNLISTEN jobs",
         "DISCARD PLANS",
         "ALTER ROLE bob SET search_path = a",
         "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END",
@@ -193,6 +192,21 @@ def test_what_sets_a_parameter_unreported_names_it(text, names):
 )
 def test_one_deallocate_names_its_statement(text, name):
     assert inspect_sql(text.encode()).deallocates == name
+
+
+@pytest.mark.parametrize(
+    ("text", "channels"),
+    [
+        ("UNLISTEN Jobs", {b"jobs"}),
+        ('select 1; unlisten "A b"; unlisten c', {b"A b", b"c"}),
+        ("unlisten a; listen a", set()),
+        ("begin; unlisten a; rollback", set()),
+        ("begin; unlisten a; commit", {b"a"}),
+        ("unlisten *", set()),
+    ],
+)
+def test_channels_that_are_left_are_named(text, channels):
+    assert inspect_sql(text.encode()).unlistens == channels
 
 
 @pytest.mark.parametrize(

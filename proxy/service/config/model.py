@@ -270,6 +270,10 @@ class Pool(Section):
         default=True,
         description="what a vanished client has running is cancelled; else it keeps its slot to its end",
     )
+    listen_connections: Count = Field(
+        default=4,
+        description="databases whose listening clients share one server connection; beyond it, or with 0, each has one",
+    )
 
 
 class Limits(Section):
@@ -287,6 +291,9 @@ class Limits(Section):
     )
     max_statement_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
         default=16 << 20, description="texts of the prepared statements that one client may have"
+    )
+    max_notification_bytes: Annotated[int, fields.byte_count(10_000, 1 << 30)] = Field(
+        default=256 << 10, description="notifications kept for a listening client that is busy or does not read"
     )
 
 

@@ -163,6 +163,7 @@ class PgheadroomCollector(Collector):
         for key, count in fold_names(self._view.client_counts()).items():
             clients.add_metric(list(key), count)
         yield clients
+        yield _idle_in_transaction(self._view)
         yield _pinned_clients(self._view)
         yield from _prepared_statements(self._view)
         yield _server_connections(self._view.server_connection_counts())
@@ -254,6 +255,17 @@ def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
         total += count
         buckets.append((bound, total))
     return buckets
+
+
+def _idle_in_transaction(view: ProcessView) -> Metric:
+    family = GaugeMetricFamily(
+        f"{PREFIX}idle_in_transaction_clients",
+        'Clients that hold a slot in a transaction and send nothing. Rare application names are added up as "other".',
+        labels=["class", "application_name"],
+    )
+    for key, count in fold_names(view.idle_in_transaction()).items():
+        family.add_metric([key.class_name, key.application_name], count)
+    return family
 
 
 def _pinned_clients(view: ProcessView) -> Metric:

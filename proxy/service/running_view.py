@@ -67,6 +67,13 @@ class RunningView:
                 counts[ClientKey(client.class_name, client.identity.application_name, state)] += 1
         return counts
 
+    def idle_in_transaction(self) -> Mapping[ClientKey, int]:
+        counts: Counter[ClientKey] = Counter()
+        for client in self._process.desk.clients:
+            if client.is_idle_in_transaction:
+                counts[ClientKey(client.class_name, client.identity.application_name, ClientState.LINKED)] += 1
+        return counts
+
     def pins(self) -> Mapping[PinKey, int]:
         pins: Counter[PinKey] = Counter()
         for client in self._process.desk.clients:

@@ -121,6 +121,9 @@ class ProcessView(Protocol):
     def client_counts(self) -> Mapping[ClientKey, int]:
         """Client connections now. May hold any number of names: readers fold them with `fold_names`."""
 
+    def idle_in_transaction(self) -> Mapping[ClientKey, int]:
+        """Those of the linked clients whose transaction waits for them and not for the server."""
+
     def pins(self) -> Mapping[PinKey, int]:
         """Clients that are pinned now; one with two reasons counts for each. Readers fold them with `fold_pins`."""
 

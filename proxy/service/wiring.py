@@ -137,6 +137,7 @@ def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
             one.queue.timeout,
             one.flow_key,
             OnSessionState(one.on_session_state),
+            one.parameters or {},
         )
         for name, one in config.classes.items()
     }

@@ -139,6 +139,8 @@ class ClientConnection(Holder):
         self.transport = transport
         self._gate = desk.gate
         self.class_name = desk.classify(identity, identity.application_name)
+        if of_class := desk.behaviour(self.class_name).parameters:
+            self.identity = replace(identity, parameters={**of_class, **identity.parameters})
         self._measures = desk.measures.of(self.class_name)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
         self._one_statement = desk.pool_mode(self.class_name) is PoolMode.STATEMENT
@@ -898,6 +900,14 @@ class ClientConnection(Holder):
         if self._phase == _LINKED and self.server is not None:
             return not self.server.is_clean or self._unsynced
         return self._phase not in (_IDLE, _GONE)
+
+    @property
+    def is_idle_in_transaction(self) -> bool:
+        """Its transaction is open, and everything it has sent is answered."""
+        server = self.server
+        if self._phase != _LINKED or server is None or server.awaiting or self._unsynced:
+            return False
+        return server.last_status != IDLE_STATUS and not server.copying_in
 
     def reclassify(self) -> None:
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name

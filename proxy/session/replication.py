@@ -74,6 +74,7 @@ class ReplicationConnection(Holder):
 
     transport: asyncio.Transport
     pins = NO_PINS
+    is_idle_in_transaction = False
 
     def __init__(
         self,

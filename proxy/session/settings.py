@@ -212,6 +212,7 @@ class ClassBehaviour:
     queue_timeout_seconds: float = 20.0
     flow_key: str = "identity"
     on_session_state: OnSessionState = OnSessionState.PIN
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from proxy.service.running_view import RunningView
 from proxy.wire import messages
 from proxy.wire.startup import encode_startup
 from tests.session.fake_server import FakeServer, Session
@@ -199,3 +200,29 @@ async def test_one_query_that_begins_with_rollback_does_not_run_under_foreign_se
     await one.send(query("rollback; insert"))
     await eventually(lambda: len(proxy.desk.clients) == 1)
     assert "rollback; insert" not in fake_server.queries()
+
+
+async def test_a_class_gives_its_clients_parameters_that_they_do_not_set(run_proxy: RunProxy) -> None:
+    given = {"statement_timeout": "7s", "work_mem": "5MB"}
+    proxy = await run_proxy(classes={"all": {"limit": 2, "parameters": given}})
+    client, own = await proxy.connect(), await proxy.connect(options="-c work_mem=6MB")
+    assert await client.value("show statement_timeout") == "7s"
+    assert await own.value("show work_mem") == "6MB"
+    await client.query("set statement_timeout = '1s'")
+    assert await client.value("show statement_timeout") == "1s"
+    await client.query("reset all")
+    assert await client.value("show statement_timeout") == "7s"
+    assert await client.value("show work_mem") == "5MB"
+
+
+async def test_a_transaction_that_waits_for_its_client_is_seen_and_ends(run_proxy: RunProxy) -> None:
+    """A slot held across a slow await: the metric names the application, a parameter of the class bounds it."""
+    given = {"idle_in_transaction_session_timeout": "300ms"}
+    proxy = await run_proxy(classes={"all": {"limit": 2, "parameters": given}})
+    client = await proxy.connect(application_name="slow-await")
+    view = RunningView(proxy.process)
+    await client.query("begin")
+    assert [(key.application_name, count) for key, count in view.idle_in_transaction().items()] == [("slow-await", 1)]
+    assert (await client.answer("E")).codes == ["25P03"]
+    await proxy.until_free()
+    assert view.idle_in_transaction() == {}

@@ -86,6 +86,9 @@ class FakeView:
     def client_counts(self) -> Mapping[ClientKey, int]:
         return self.counts
 
+    def idle_in_transaction(self) -> Mapping[ClientKey, int]:
+        return {key: 1 for key in self.counts if key.state is ClientState.LINKED}
+
     def pins(self) -> Mapping[PinKey, int]:
         return self.pinned
 

@@ -254,6 +254,37 @@ def names_by_name(what: str) -> Setting:
     return Setting(f"names with {what} each", schema, read, optional=True)
 
 
+_PARAMETER_NAME: Final = re.compile(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*\Z")
+# Who a client is does not hang on its class, and how it writes its texts is its own affair.
+_NOT_OF_A_CLASS: Final = frozenset(
+    {
+        "application_name",
+        "client_encoding",
+        "database",
+        "options",
+        "replication",
+        "role",
+        "session_authorization",
+        "user",
+    }
+)
+
+
+def session_parameters() -> Setting:
+    """Parameters of PostgreSQL with a value each. What the server thinks of a value shows when a client logs in."""
+
+    def read(value: object, _: Path) -> object:
+        if not isinstance(value, Mapping):
+            return None
+        found = {name: str(one) for name, one in value.items() if isinstance(one, str | int) and one is not True}
+        is_usable = all(_PARAMETER_NAME.match(name) and name not in _NOT_OF_A_CLASS for name in found)
+        return found if is_usable and len(found) == len(value) else None
+
+    schema: JsonSchemaValue = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+    what = "session parameters of PostgreSQL in lower case with a value each, none of those that say who a client is"
+    return Setting(what, schema, read, optional=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Users with their secrets. Findings name the user and never show what was read."""

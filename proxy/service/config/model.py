@@ -239,6 +239,10 @@ class PriorityClass(Section):
         default=None,
         description="slots that may be pinned (held from one transaction to the next); empty: as many as limit",
     )
+    parameters: Annotated[Mapping[str, str] | None, fields.session_parameters()] = Field(
+        default=None,
+        description="session parameters of its clients that do not set them, as idle_in_transaction_session_timeout",
+    )
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
         default="identity",
         description="clients alike in it take turns as one: identity, user, database, application_name, address",

@@ -198,7 +198,7 @@ async def test_a_class_may_ignore_what_would_pin_and_it_is_gone_with_the_transac
 
 
 async def test_who_is_pinned_and_why_is_shown_by_application(run_proxy: RunProxy) -> None:
-    proxy = await run_proxy()
+    proxy = await run_proxy(**UNSHARED)
     for name, statement in (("cron", "listen a"), ("cron", "listen a; create temp table shown (n int)")):
         await (await proxy.connect(application_name=name)).query(statement)
     view = RunningView(proxy.process)

@@ -72,7 +72,7 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
 
 
 def pinned_limit(one: PriorityClass) -> int:
-    """Slots of a class that may be held from one transaction to the next: all of them, where nothing else is written."""
+    """Slots of a class that may be held from one transaction to the next; all of them where nothing is written."""
     return one.limit if one.pinned_limit is None else one.pinned_limit
 
 

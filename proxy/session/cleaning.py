@@ -117,6 +117,8 @@ class Cleaning(Holder):
             self._next_step()
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
+        if server.awaiting:
+            return  # SETs ahead of the client's last work: `ready` tells when that is answered too
         if error is None or not server.is_clean:
             self._next_step()
         else:

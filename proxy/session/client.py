@@ -276,9 +276,12 @@ class ClientConnection(Holder):
     def _must_hold(self) -> bool:
         """It is not certain under which settings more would run.
 
-        A SET of the proxy's own is not answered yet, or a RESET of the client's whose answer brings another one.
+        A SET of the proxy's own is not answered yet, or a RESET of the client's whose answer brings another one; or the
+        connection has been reset, and is not the client's any more.
         """
         server = self.server
+        if server is not None and self._state is not None and self._state.was_discarded:
+            return True
         if server is None or not server.awaiting:
             return False
         return server.awaiting.first == INJECTED or (server.tells_ready and not server.copying_in)
@@ -811,8 +814,8 @@ class ClientConnection(Holder):
             self._tell_what_was_heard()
             if self._backlog.size:
                 self._go_on_linked()
-        elif self._cursor.is_mid_message():
-            self._late_copy = True  # in mid-message
+        elif self._cursor.is_mid_message() and not self._backlog.size:
+            self._late_copy = True  # in mid-message, the beginning of which the server has
         elif self._copied:
             # What came between the copy data was not looked at: a Sync of ours ends whatever it may have begun.
             self._copied = False

@@ -1,0 +1,111 @@
+"""A client that goes on, or goes away, at the worst moment: nobody is told what is another's, nothing runs as another."""
+
+import asyncio
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.running import RunProxy
+from tests.support.wire_client import (
+    COPY_DONE,
+    COPY_FAIL,
+    FLUSH,
+    SYNC,
+    TERMINATE,
+    WireClient,
+    bind,
+    copy_data,
+    execute,
+    parse,
+    query,
+)
+
+ONE = {"classes": {"all": {"limit": 1, "pinned_limit": 1}}, "budget": {"total": 2}}
+
+
+@pytest.mark.parametrize("settings", [{"TimeZone": "Asia/Tokyo"}, {}], ids=["other settings", "the same"])
+async def test_work_ahead_of_a_farewell_keeps_the_connection_until_it_is_done(
+    run_proxy: RunProxy, settings: dict[str, str]
+) -> None:
+    """The SETs ahead of it were answered, and the connection was handed on although the work was still running."""
+    proxy = await run_proxy(**ONE)
+    leaver = await proxy.connect(**settings)
+    other = await proxy.connect()
+    await other.query("create table if not exists farewell_work (n int); truncate farewell_work")
+    await leaver.query("select 1")
+    assert await other.value("select 2") == "2"
+    await leaver.send(query("insert into farewell_work select 7 from pg_sleep(0.2)"), TERMINATE)
+    await eventually(lambda: proxy.controller.in_use == 1)
+    assert await other.value("select 'mine'") == "mine"
+    assert await other.value("select count(*) from farewell_work") == "1"
+    await other.query("drop table farewell_work")
+
+
+async def test_what_waits_for_a_discard_runs_under_the_client_s_settings(run_proxy: RunProxy) -> None:
+    """on_session_state: ignore. What the client sent meanwhile went to the connection that had just been reset."""
+    classes = {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": "ignore"}}
+    proxy = await run_proxy(classes=classes, budget={"total": 2})
+    client = await proxy.connect(TimeZone="Asia/Tokyo")
+    for _ in range(3):
+        await client.send(query("create temp table t (n int)"))
+        answer = await client.answer()
+        assert answer.codes == []
+        await client.send(query("show timezone"))
+        assert (await client.answer()).value == "Asia/Tokyo"
+    await client.send(query("listen there"), query("set timezone = 'Europe/Rome'"))
+    assert [(await client.answer()).codes for _ in range(2)] == [[], []]
+    assert await client.value("show timezone") == "Europe/Rome"
+
+
+async def prepared_copy(client: WireClient) -> None:
+    await client.query("create table if not exists prepared_copy (n int); truncate prepared_copy")
+    await client.send(parse("select 'behind'", "s"), SYNC)
+    assert (await client.answer()).kinds == "1Z"
+    await client.send(parse("copy prepared_copy from stdin", "c"), bind(statement="c"), execute(), SYNC)
+    assert (await client.answer("G")).kinds == "12G"
+
+
+@pytest.mark.parametrize("end", [COPY_FAIL, copy_data(b"no number\n") + COPY_DONE], ids=["CopyFail", "wrong data"])
+async def test_a_prepared_copy_that_fails_with_its_sync_behind_it_is_over(run_proxy: RunProxy, end: bytes) -> None:
+    """The Sync in one piece with the end of the copy was not expected, and the next unit was skipped."""
+    proxy = await run_proxy(**ONE)
+    client = await proxy.connect()
+    await prepared_copy(client)
+    await client.send(end, SYNC)
+    assert (await client.answer()).kinds == "EZ"
+    await client.send(bind(statement="s"), execute(), SYNC)
+    assert (await client.answer()).kinds == "2DCZ"
+    assert await client.value("select 1") == "1"
+    await proxy.until_free()
+
+
+async def test_a_pipeline_may_follow_the_end_of_a_prepared_copy(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**ONE)
+    client = await proxy.connect()
+    await prepared_copy(client)
+    more = parse("select 'behind'", "t") + bind(statement="t") + execute() + SYNC
+    await client.send(copy_data(b"1\n"), COPY_DONE, SYNC, more)
+    assert (await client.answer()).kinds == "CZ"
+    assert (await client.answer()).kinds == "12DCZ"
+    await proxy.until_free()
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    ["do $$ begin execute 'deallocate all'; end $$", "begin; deallocate all; rollback"],
+    ids=["in a function", "rolled back"],
+)
+async def test_statements_that_vanished_unseen_are_parsed_again(run_proxy: RunProxy, unseen: str) -> None:
+    """Each client met the error for ever, on that one connection."""
+    proxy = await run_proxy(**ONE)
+    client, other = await proxy.connect(), await proxy.connect()
+    for one in (client, other):
+        await one.send(parse("select 'there'", "s"), SYNC)
+        await one.answer()
+    await client.query(unseen)
+    for one in (other, client):
+        for _ in range(2):
+            await one.send(bind(statement="s"), execute(), SYNC)
+            answer = await one.answer()
+    assert answer.codes == []
+    assert answer.value == "there"

@@ -19,7 +19,7 @@ from proxy.session.awaited import Awaited
 from proxy.session.encryption import server_certificate_der
 from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
-from proxy.session.replies import COMPLETIONS, READY_AFTER, RESULT_CHANGED, Replies
+from proxy.session.replies import COMPLETIONS, NO_SUCH_STATEMENT, READY_AFTER, RESULT_CHANGED, Replies
 from proxy.session.routes import Route
 from proxy.session.statements import NO_UNNAMED, ServerStatements, Statement, StatementTable
 from proxy.session.transports import set_up
@@ -426,6 +426,8 @@ class ServerConnection:
                 if RESULT_CHANGED in error:
                     self.pool.statements.renew(statement)
                 if own is not None and own in error:
+                    if NO_SUCH_STATEMENT in error:  # deallocated unseen, as by a function
+                        self.statements.was_not_parsed(statement, own)
                     told = messages.message(messages.ERROR_RESPONSE, error[5:].replace(own, self.bound_name))
                     behind = facts_moved(facts_from(facts, end), start + len(told))
                     before = facts_until(facts, start)

@@ -18,7 +18,18 @@ from typing import Final
 from proxy.session import refusals
 from proxy.session.examination import Dialect
 from proxy.session.parameters import Folding
-from proxy.session.replies import PASS, PASSES, READY, READY_AFTER, RESULT_CHANGED, SAY, SWALLOWED, SWAP, Reply
+from proxy.session.replies import (
+    NO_SUCH_STATEMENT,
+    PASS,
+    PASSES,
+    READY,
+    READY_AFTER,
+    RESULT_CHANGED,
+    SAY,
+    SWALLOWED,
+    SWAP,
+    Reply,
+)
 from proxy.session.server import FAILED_STATUS, ServerConnection
 from proxy.session.statements import NO_UNNAMED, NONE, ClientStatements, Statement, StatementTable
 from proxy.wire import messages
@@ -63,6 +74,7 @@ class Translation:
         self._folding = folding
         self._max_bytes = max_bytes
         self._restore: Callable[[], None] | None = None
+        self._ignores_sync = server.ignores_sync
         self._buffer = b""
         self._pieces: list[bytes] = []
         self._at = 0
@@ -185,6 +197,8 @@ class Translation:
                 self._table.renew(statement)
             if server_name not in error:
                 return None
+            if NO_SUCH_STATEMENT in error:  # deallocated unseen, as by a function
+                self._known.was_not_parsed(statement, server_name)
             # Its Parse was ahead in the pipeline and has failed: the client knows the statement by its own name.
             return messages.message(messages.ERROR_RESPONSE, error.replace(server_name, name))
 
@@ -315,9 +329,12 @@ class Translation:
             self._pass()
 
     def _sync(self, _start: int, _end: int) -> None:
-        if not self._server.ignores_sync:
+        if not self._ignores_sync:
             self._replies.sync_was_sent()
             self._known.sync_was_sent()
+
+    def _end_of_copy(self, _start: int, _end: int) -> None:
+        self._ignores_sync = False
 
     def _query(self, start: int, end: int) -> None:
         unnamed = self._unnamed_changes()
@@ -432,6 +449,8 @@ _HANDLERS: Final[Mapping[int, Callable[[Translation, int, int], None]]] = {
     messages.EXECUTE: Translation._execute,
     messages.CLOSE: Translation._close,
     messages.SYNC: Translation._sync,
+    messages.COPY_DONE: Translation._end_of_copy,
+    messages.COPY_FAIL: Translation._end_of_copy,
     messages.QUERY: Translation._query,
     messages.FUNCTION_CALL: Translation._function_call,
 }

@@ -158,7 +158,9 @@ class Cleaning(Holder):
         self._over()
 
     def unit_may_be_over(self) -> None:
-        """Answers to what the client had sent: nobody waits for them."""
+        """Answers to what the client had sent: nobody waits for them. A query that the server skips gets none."""
+        if self._server.replies.is_skipping:
+            self._end()
 
     def ready(self, failed: bool) -> None:
         """An answer to what the client had sent ahead of its farewell."""

@@ -14,6 +14,7 @@ from tests.support.wire_client import (
     TERMINATE,
     WireClient,
     bind,
+    close,
     copy_data,
     execute,
     parse,
@@ -109,3 +110,60 @@ async def test_statements_that_vanished_unseen_are_parsed_again(run_proxy: RunPr
             answer = await one.answer()
     assert answer.codes == []
     assert answer.value == "there"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_query_that_is_skipped_with_the_farewell_behind_it_keeps_no_slot(
+    run_proxy: RunProxy, count: int
+) -> None:
+    """All in one piece: the farewell waited for an answer that the server never gives."""
+    proxy = await run_proxy(**ONE)
+    client, other = await proxy.connect(), await proxy.connect()
+    await client.send(parse("select nothing from nowhere"), query("select 1") * count, TERMINATE)
+    async with asyncio.timeout(4):
+        assert await other.value("select 2") == "2"
+
+
+async def test_a_long_message_begun_while_a_unit_is_ended_is_gone_on_with(run_proxy: RunProxy) -> None:
+    """Its beginning was kept, its rest was kept too, and nobody was left to go on."""
+    classes = {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": "ignore"}}
+    proxy = await run_proxy(classes=classes, budget={"total": 2})
+    client, other = await proxy.connect(TimeZone="Asia/Tokyo"), await proxy.connect()
+    await client.send(parse("select length($1::text) || current_setting('timezone')", "s"), SYNC)
+    await client.answer()
+    long = bind("x" * 300_000, statement="s")
+    async with asyncio.timeout(8):
+        for _ in range(3):
+            await client.query("create temp table t (n int)")
+            await client.send(long[:100_000])
+            assert await proxy.registry.loop.run_in_executor(None, lambda: True)
+            await client.send(long[100_000:], execute(), SYNC)
+            assert (await client.answer()).value == "300000Asia/Tokyo"
+            await client.send(parse("select nothing from nowhere"), FLUSH)
+            assert (await client.answer("E")).codes == ["42P01"]
+            await client.send(long[:100_000])
+            await client.send(long[100_000:], SYNC)
+            assert (await client.answer()).kinds == "Z"
+            assert await other.value("select 2") == "2"
+
+
+async def test_a_changed_result_is_noticed_also_with_more_behind_it(run_proxy: RunProxy) -> None:
+    """The next unit had come before the error: preparing again met the same error once more."""
+    proxy = await run_proxy(classes={"all": {"limit": 2, "pinned_limit": 1}}, budget={"total": 3})
+    client, other = await proxy.connect(), await proxy.connect()
+    await client.query("drop table if exists changes; create table changes as select 1 as a")
+    await other.query("begin")
+    unit = bind(statement="s") + execute() + SYNC
+    await client.send(parse("select * from changes", "s"), SYNC)
+    assert (await client.answer()).kinds == "1Z"
+    await other.query("alter table changes add b int")
+    await client.send(unit)
+    await eventually(lambda: proxy.linked() == 2)
+    await client.send(parse("select 7", "other"), SYNC)
+    await other.value("select pg_sleep(0.05)")
+    await other.query("commit")
+    assert (await client.answer()).codes == ["0A000"]
+    assert (await client.answer()).kinds == "1Z"
+    await client.send(close("S", "s"), parse("select * from changes", "s"), unit)
+    assert (await client.answer()).kinds == "312DCZ"
+    await client.query("drop table changes")

@@ -19,7 +19,7 @@ from proxy.session.awaited import Awaited
 from proxy.session.encryption import server_certificate_der
 from proxy.session.facts import facts_from, facts_moved, facts_until
 from proxy.session.parameters import REPORTED_SETTABLE, Settings, SettingsTable
-from proxy.session.replies import COMPLETIONS, NO_SUCH_STATEMENT, READY_AFTER, RESULT_CHANGED, Replies
+from proxy.session.replies import COMPLETIONS, NO_SUCH_STATEMENT, READY, READY_AFTER, RESULT_CHANGED, Replies, Reply
 from proxy.session.routes import Route
 from proxy.session.statements import NO_UNNAMED, ServerStatements, Statement, StatementTable
 from proxy.session.transports import set_up
@@ -321,9 +321,16 @@ class ServerConnection:
             return
         for kind in self.awaiting:
             if kind != INJECTED:
-                self.replies.expect(READY_AFTER[kind])
+                self.replies.expect(self._ready_after(kind))
         self._swallowing = True
         self.cursor.wanted = _WANTED_WHILE_TRACKED
+
+    def _ready_after(self, kind: int) -> Reply:
+        """For a unit that was sent before answers were told apart."""
+        bound = self.bound
+        if bound is None:
+            return READY_AFTER[kind]
+        return Reply(READY, asked=kind, failed=lambda error: self._bound_failed(bound, error))
 
     def say_what_needs_no_answer(self) -> None:
         """Tell the client what is its turn already; more follows as the server answers."""
@@ -419,20 +426,25 @@ class ServerConnection:
         self, statement: Statement, buffer: bytes, facts: Sequence[Fact]
     ) -> tuple[bytes, Sequence[Fact]]:
         """An error in the answer may speak of the statement, by a name that the client does not know."""
-        own = self.statements.name_or_none(statement)
         for kind, start, end in facts:
             if kind == messages.ERROR_RESPONSE and end >= 0:
-                error = buffer[start:end]
-                if RESULT_CHANGED in error:
-                    self.pool.statements.renew(statement)
-                if own is not None and own in error:
-                    if NO_SUCH_STATEMENT in error:  # deallocated unseen, as by a function
-                        self.statements.was_not_parsed(statement, own)
-                    told = messages.message(messages.ERROR_RESPONSE, error[5:].replace(own, self.bound_name))
+                told = self._bound_failed(statement, buffer[start + 5 : end])
+                if told is not None:
                     behind = facts_moved(facts_from(facts, end), start + len(told))
                     before = facts_until(facts, start)
                     return buffer[:start] + told + buffer[end:], [*before, (kind, start, start + len(told)), *behind]
         return buffer, facts
+
+    def _bound_failed(self, statement: Statement, error: bytes) -> bytes | None:
+        """What the client is told in place of `error`, None where that speaks of nothing it does not know."""
+        if RESULT_CHANGED in error:
+            self.pool.statements.renew(statement)
+        own = self.statements.name_or_none(statement)
+        if own is None or own not in error:
+            return None
+        if NO_SUCH_STATEMENT in error:  # deallocated unseen, as by a function
+            self.statements.was_not_parsed(statement, own)
+        return messages.message(messages.ERROR_RESPONSE, error.replace(own, self.bound_name))
 
     def _ready(self, client: Holder, status: int) -> None:
         if not self.awaiting:

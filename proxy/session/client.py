@@ -752,7 +752,7 @@ class ClientConnection(Holder):
         elif seen.only_ends_copy and of_copy:
             self._copied = True
             self._unsynced = was_copying and not server.awaiting  # by the simple protocol, CopyDone needs no Sync
-        elif not server.copying_in:
+        elif not server.copying_in and (seen.is_extended or seen.ends_copy or seen.awaited):  # and no lone Flush
             self._unsynced = True
             self._has_portal = self._has_portal or seen.has_portal
         if not seen.awaited and server.is_clean:

@@ -165,6 +165,8 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
                 continue
         elif kind in (_EXECUTE, _FLUSH):
             seen.is_extended = seen.is_extended or kind == _EXECUTE
+            if kind == _FLUSH and not awaits_sync and seen.awaited:
+                seen.whole = end == len(buffer)  # libpq flushes behind the Sync of a pipeline: nothing is open then
             continue
         elif kind == _PARSE:
             parsed = _look_into_parse(seen, buffer, start, end, dialect, parsed)

@@ -24,6 +24,7 @@ from tests.support.wire_client import (
     bind,
     close,
     copy_data,
+    execute,
     function_call,
     parse,
     query,
@@ -155,6 +156,32 @@ async def test_a_long_query_behind_a_flush_ends_with_its_client(run_proxy: RunPr
     await until_asleep(postgres, "vanish_flush")
     await client.abort()
     await eventually(lambda: proxy.controller.in_use == 0, within_seconds=4, but=proxy.leftovers)
+
+
+ENDED = {
+    "simple": query("select pg_sleep(0.05)"),
+    "extended": run("select pg_sleep(0.05)") + SYNC,
+    "named": parse("select pg_sleep(0.05)", "s") + bind(statement="s") + execute() + SYNC,
+    "prepared only": parse("select 1", "s") + SYNC,
+}
+
+
+@pytest.mark.parametrize("comes", ["with it", "behind it", "after the answer"])
+@pytest.mark.parametrize("unit", list(ENDED))
+async def test_a_flush_behind_the_end_of_a_unit_keeps_nothing(run_proxy: RunProxy, unit: str, comes: str) -> None:
+    """psycopg sends one behind the last Sync of a pipeline. The unit was taken for an open one, and its slot was kept
+    until the client said something else."""
+    proxy = await run_proxy(**slots(1))
+    client = await proxy.connect()
+    await client.send(ENDED[unit] + (FLUSH if comes == "with it" else b""))
+    if comes == "behind it":
+        await eventually(lambda: proxy.linked() == 1 or proxy.measures.of("all").hold.count > 0)
+        await client.send(FLUSH)
+    assert (await soon(client.answer())).status == "I"
+    if comes == "after the answer":
+        await client.send(FLUSH)
+    await proxy.until_free()
+    assert await soon(client.value("select 1")) == "1"
 
 
 # -- cancels ----------------------------------------------------------------------------------------------------------

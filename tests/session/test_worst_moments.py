@@ -1,4 +1,4 @@
-"""A client that goes on, or goes away, at the worst moment: nobody is told what is another's, nothing runs as another."""
+"""A client that goes on, or leaves, at the worst moment: nobody is told what is another's, nothing runs as another."""
 
 import asyncio
 

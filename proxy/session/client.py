@@ -623,6 +623,11 @@ class ClientConnection(Holder):
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
         self._stop_lone_timer()
         if self._state is not None and self._state.asked:
+            if server.last_status != IDLE_STATUS and self._state.failure is None:
+                # The question has failed: its transaction is not the client's to end.
+                self._state.failure = error
+                server.transport.write(server.inject("ROLLBACK"))
+                return
             self._settings_told(server, self._state)
             self._go_on_linked()
             self._cancel_if_asked()

@@ -16,10 +16,13 @@ from proxy.session.examination import Examination
 from proxy.session.parameters import Settings, SettingsTable, apply_sql, difference, question
 from proxy.session.server import FAILED_STATUS, IDLE_STATUS, ServerConnection
 from proxy.wire import messages
+from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import PLAIN, PinReason, SqlFacts
 
 NO_PINS: Final[frozenset[PinReason]] = frozenset()
 _NO_NAMES: Final[frozenset[str]] = frozenset()
+# Not known, not to be changed, not to be changed by this user: nobody has changed it in this session.
+_CANNOT_BE_SET: Final = frozenset({"42704", "42602", "55P02", "42501"})
 _MAX_FOLLOWED_CHARACTERS: Final = 4096  # of one value: it is sent again whenever the connection changes
 
 
@@ -31,12 +34,25 @@ class SessionState:
     been, and the connection's settings are not the client's any more.
     """
 
-    __slots__ = ("_clears", "_own", "_reset", "asked", "ignored", "pins", "unsure", "was_discarded")
+    __slots__ = (
+        "_clears",
+        "_own",
+        "_reset",
+        "_singly",
+        "asked",
+        "failure",
+        "ignored",
+        "pins",
+        "unsure",
+        "was_discarded",
+    )
 
     def __init__(self, own: Mapping[str, str]) -> None:
         self.pins = NO_PINS
         self.unsure = _NO_NAMES
         self.asked: list[str] = []
+        self.failure: ErrorFields | None = None  # of the question
+        self._singly = False  # one of several cannot be asked for, and nobody knows which
         self.ignored = False
         self.was_discarded = False
         self._own = own
@@ -56,13 +72,21 @@ class SessionState:
 
     def ask(self) -> str:
         """The query that tells what became of them."""
-        self.asked, self.unsure = sorted(self.unsure), _NO_NAMES
+        self.asked, self.failure = sorted(self.unsure), None
+        if self._singly:
+            del self.asked[1:]
+        self.unsure -= frozenset(self.asked)
+        self._singly = self._singly and bool(self.unsure)
         return question(self.asked)
 
     def learn(self, server: ServerConnection, table: SettingsTable) -> bool:
         """What the server has told. False: this cannot be followed."""
         names, self.asked = self.asked, []
         rows, server.told_rows = server.told_rows or [], None
+        if self.failure is not None and self.failure.code in _CANNOT_BE_SET and len(rows) == 1:
+            if len(names) > 1:
+                self.unsure, self._singly = self.unsure | frozenset(names), True
+            return True
         if [len(row) for row in rows] != [len(names), len(names)]:
             return False
         values = {name: value for name, value in server.settings.values.items() if name not in names}

@@ -148,3 +148,33 @@ async def test_what_cannot_be_asked_for_pins(fake_server: FakeServer, run_proxy:
     await client.query("set my.own = 1")
     await eventually(lambda: proxy.measures.pins == {("all", "set"): 1})
     assert proxy.controller.in_use == 1
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        "set nonsense = 3",
+        "set max_connections = 5",
+        "set work_mem = '7MB'; set nonsense = 3",
+        "begin; set lock_timeout = 7000; commit; set nonsense = 3; select 1",
+    ],
+)
+@pytest.mark.parametrize("behaviour", ["pin", "ignore", "reject"])
+async def test_a_set_that_failed_leaves_no_failed_transaction_and_no_pin(
+    run_proxy: RunProxy, failing: str, behaviour: str
+) -> None:
+    """Asked what had become of the parameter, the server refused in a transaction of the proxy's own: the client's next
+    statements were refused in it."""
+    classes = {"all": {"limit": 1, "pinned_limit": 1, "on_session_state": behaviour}}
+    proxy = await run_proxy(classes=classes, budget={"total": 2})
+    client, other = await proxy.connect(), await proxy.connect()
+    answer = await client.query(failing)
+    assert (len(answer.errors), answer.status) == (1, "I")
+    answer = await client.query("select 1")
+    assert (answer.codes, answer.status) == ([], "I")
+    assert await show(other, "lock_timeout") == "0"
+    assert await show(other, "work_mem") == "4MB"
+    assert await show(client, "lock_timeout") == ("7s" if "lock_timeout" in failing else "0")
+    assert await show(client, "work_mem") == "4MB"
+    await proxy.until_free()
+    assert proxy.measures.pins == {}

@@ -148,7 +148,7 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
     """
     seen = Examination()
     parsed: dict[bytes, SqlFacts] | None = None
-    awaits_sync = False
+    awaits_sync = executes = False
     for kind, start, end in facts:
         if kind == _SYNC:
             awaits_sync = False
@@ -164,8 +164,9 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
             if copying_in:
                 continue
         elif kind in (_EXECUTE, _FLUSH):
-            seen.is_extended = seen.is_extended or kind == _EXECUTE
-            if kind == _FLUSH and not awaits_sync and seen.awaited:
+            if kind == _EXECUTE:
+                seen.is_extended = executes = True
+            elif not awaits_sync and seen.awaited:
                 seen.whole = end == len(buffer)  # libpq flushes behind the Sync of a pipeline: nothing is open then
             continue
         elif kind == _PARSE:
@@ -188,6 +189,8 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
             continue
         seen.awaited.append(kind)
         seen.whole = end == len(buffer) or end < 0
+    if seen.clearing is not PLAIN and not (executes or seen.has_query):
+        seen.clearing = PLAIN  # bound only: its success is that of nothing
     return seen
 
 

@@ -167,3 +167,16 @@ async def test_a_changed_result_is_noticed_also_with_more_behind_it(run_proxy: R
     await client.send(close("S", "s"), parse("select * from changes", "s"), unit)
     assert (await client.answer()).kinds == "312DCZ"
     await client.query("drop table changes")
+
+
+async def test_what_would_clear_a_pin_is_executed_before_it_goes(run_proxy: RunProxy) -> None:
+    """A Bind of UNLISTEN without an Execute gave a connection that listens to the next client."""
+    proxy = await run_proxy(pool={"listen_connections": 0}, **ONE)
+    client = await proxy.connect()
+    await client.query("listen there")
+    await client.send(parse("unlisten *", "u"), bind(statement="u"), SYNC)
+    assert (await client.answer()).kinds == "12Z"
+    assert proxy.controller.in_use == 1
+    await client.send(bind(statement="u"), execute(), SYNC)
+    assert (await client.answer()).kinds == "2CZ"
+    await proxy.until_free()

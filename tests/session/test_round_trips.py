@@ -1,7 +1,7 @@
 """On a long wire to the server nothing is asked twice: as many turns through the proxy as straight at the server.
 
-A turn (see `slow_link`) is bytes towards the server that waited for bytes from it. The wire has a length even where only
-turns are counted: what the proxy writes one after the other is then under way together, as it is in earnest.
+A turn (see `slow_link`) is bytes towards the server that waited for bytes from it. The wire has a length also where
+turns are counted alone: what the proxy writes one after the other is then under way together, as it is in earnest.
 """
 
 import statistics

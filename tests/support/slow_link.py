@@ -57,7 +57,7 @@ class _End(asyncio.Protocol):
         while self._due and self.other is not None:
             self._due -= 1
             data = self._on_the_way.popleft()
-            if self.other.transport.is_closing():
+            if self.link.is_silent or self.other.transport.is_closing():
                 continue
             if data:
                 self.link.arrived(self)
@@ -72,6 +72,7 @@ class Link:
     def __init__(self, wire: "SlowLink") -> None:
         self.wire = wire
         self.turns = 0
+        self.is_silent = False
         self._has_heard = True  # whoever connects waits for nothing before its first bytes
         self.near = _End(self)
         self.far = _End(self)
@@ -80,6 +81,10 @@ class Link:
     def port(self) -> int:
         """Of the near side's socket, as that side knows it."""
         return int(self.near.transport.get_extra_info("peername")[1])
+
+    def goes_silent(self) -> None:
+        """What is sent from now on arrives nowhere, and nobody is told."""
+        self.is_silent = True
 
     def left(self, end: _End) -> None:
         if end is self.near and self._has_heard:
@@ -110,8 +115,9 @@ class Link:
 class SlowLink:
     """The wire: it listens at `port`, and every connection made there is one to the server."""
 
-    def __init__(self, host: str, port: int, one_way_seconds: float) -> None:
+    def __init__(self, host: str, port: int, one_way_seconds: float, *, listen_host: str = "127.0.0.1") -> None:
         self.host = host
+        self.listen_host = listen_host
         self.server_port = port
         self.one_way_seconds = one_way_seconds  # may be changed at any time, for what is sent from then on
         self.links: list[Link] = []
@@ -119,9 +125,11 @@ class SlowLink:
         self._joining: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._listening = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+    async def start(self) -> "SlowLink":
+        """Raises OSError where there is no such address on this machine."""
+        self._listening = await asyncio.get_running_loop().create_server(self._accept, self.listen_host, 0)
         self.port = int(self._listening.sockets[0].getsockname()[1])
+        return self
 
     def _accept(self) -> asyncio.Protocol:
         link = Link(self)
@@ -147,8 +155,7 @@ class SlowLink:
 @asynccontextmanager
 async def slow_link(host: str, port: int, *, round_trip_seconds: float) -> AsyncIterator[SlowLink]:
     """A wire to this server on which a question and its answer take `round_trip_seconds` together."""
-    wire = SlowLink(host, port, round_trip_seconds / 2)
-    await wire.start()
+    wire = await SlowLink(host, port, round_trip_seconds / 2).start()
     try:
         yield wire
     finally:

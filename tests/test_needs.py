@@ -1,0 +1,209 @@
+"""What users of such a proxy need, and the tests that show it: nobody takes one of those tests away unnoticed.
+
+Owns: the needs in words, and the names of their tests.
+Does not know: how a test shows it.
+"""
+
+import ast
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.clients.programs import DRIVERS
+
+ROOT = Path(__file__).parents[1]
+UPSTREAMS = ROOT / "config" / "upstreams"
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    # -- clients that come and go ------------------------------------------------------------------------------------
+    "thousands of runs keep a connection each, and cost the server nothing while they sleep": (
+        "tests/session/test_crowds.py::test_thousands_of_runs_hold_a_connection_each_and_share_a_few",
+        "tests/session/test_operation.py::test_idle_clients_cost_no_server_connection",
+        "tests/session/test_transactions.py::test_many_clients_share_few_connections",
+    ),
+    "prepared statements work on shared connections without a flag in the client": (
+        "tests/session/test_statements.py::test_a_statement_is_executed_on_whatever_connection_serves",
+        "tests/session/test_statements_like_a_server.py::test_it_answers_as_a_server_of_one_s_own",
+        "tests/clients/test_drivers.py::test_in_transaction_mode",
+        "tests/clients/test_asyncpg.py::test_prepared_statements_keep_their_meaning_across_connections",
+    ),
+    "migrations have a session of their own on the same port": (
+        "tests/clients/test_drivers.py::test_in_session_mode",
+        "tests/session/test_refusals.py::test_a_session_class_takes_its_slot_at_login_and_is_refused_there",
+        "tests/admission/test_unbounded_holds.py::test_a_session_never_stands_on_a_lent_slot",
+    ),
+    "LISTEN works on the same URL as everything else": (
+        "tests/session/test_listening.py::test_fifty_clients_listen_over_one_server_connection",
+        "tests/session/test_listening.py::test_a_lost_connection_comes_back_and_every_listener_is_told_of_the_gap",
+        "tests/session/test_listening.py::test_psycopg_listens_and_works_on_the_same_connection",
+        "tests/session/test_listening.py::test_asyncpgs_listeners_are_called_until_they_are_removed",
+    ),
+    "a transaction that waits for its client is seen by application, and bounded": (
+        "tests/session/test_parameters.py::test_a_transaction_that_waits_for_its_client_is_seen_and_ends",
+        "tests/session/test_long_lives.py::test_a_client_suspended_in_a_transaction_loses_it_and_nobody_waits_for_it",
+    ),
+    "idle connections live, and where they die on the server's side nobody is told": (
+        "tests/session/test_long_lives.py::test_both_legs_are_kept_alive",
+        "tests/session/test_long_lives.py::test_server_connections_that_are_cut_while_nobody_uses_them_are_not_missed",
+        "tests/session/test_long_lives.py::"
+        "test_server_connections_that_died_without_a_word_are_noticed_before_anything_is_sent_on_them",
+        "tests/session/test_faults.py::test_an_idle_connection_that_is_lost_is_invisible",
+        "tests/session/test_faults.py::test_a_restart_of_the_server_is_invisible_to_idle_clients",
+    ),
+    "a process that wakes up to a dead socket gets an error at once, and can come again": (
+        "tests/session/test_long_lives.py::test_a_client_that_comes_back_to_a_dead_socket_gets_an_error_at_once",
+        "tests/session/test_faults.py::test_while_the_server_is_down_units_fail_fast_and_the_client_stays",
+    ),
+    "the server's refusal for want of slots reaches no client": (
+        "tests/session/test_crowds.py::"
+        "test_slots_that_others_took_are_waited_for_and_the_servers_refusal_is_never_shown",
+        "tests/session/test_faults.py::test_too_many_connections_is_asked_again_and_never_shown",
+        "tests/session/test_faults.py::test_a_server_that_stays_full_is_told_in_our_words_at_the_end_of_the_wait",
+        "tests/session/test_operation.py::test_the_budget_is_never_exceeded_and_the_server_never_refuses",
+    ),
+    "a long wire costs no more round trips than without the proxy": (
+        "tests/session/test_round_trips.py::test_a_query_takes_the_time_of_one_round_trip",
+        "tests/session/test_round_trips.py::test_a_driver_waits_as_long_as_straight_at_the_server",
+        "tests/session/test_round_trips.py::test_a_driver_takes_as_many_turns_as_straight_at_the_server",
+        "tests/session/test_round_trips.py::test_known_settings_travel_with_the_query",
+        "tests/session/test_round_trips.py::"
+        "test_a_statement_is_parsed_with_its_first_use_on_a_connection_that_does_not_know_it",
+        "tests/session/test_parameters.py::test_known_parameters_cost_no_round_trip",
+    ),
+    "a URI means what it means to libpq, and what is wrong with TLS is told in words": (
+        "tests/service/test_upstream_url.py::test_hosts_user_password_and_database_are_those_libpq_reads",
+        "tests/service/test_upstream_url.py::test_every_keyword_of_the_libpq_at_hand_is_known",
+        "tests/service/test_upstream_url.py::test_the_systems_certificates_imply_full_verification",
+        "tests/session/test_tls_server_leg.py::test_every_sslmode_gets_in",
+        "tests/session/test_tls_server_leg.py::test_the_authorities_of_the_system",
+        "tests/session/test_tls_server_leg.py::test_the_name_that_a_server_is_asked_for",
+        "tests/session/test_tls_server_leg.py::test_an_authority_that_nobody_trusts_is_told_with_the_setting",
+        "tests/session/test_tls_server_leg.py::test_a_certificate_for_another_name_is_told_with_its_names_and_the_setting",
+        "tests/session/test_long_lives.py::test_a_server_that_has_an_ipv6_address_only",
+    ),
+    "our error comes before the driver's pool gives up, and names the class and what decides": (
+        "tests/session/test_refusals.py::test_a_queue_timeout_says_which_settings_decide",
+        "tests/session/test_refusals.py::test_drivers_see_a_refusal_as_an_error_and_go_on",
+        "tests/service/test_check.py::test_the_pools_that_give_up_first_are_named",
+        "tests/service/test_check.py::test_the_default_queue_timeout_suits_every_known_pool",
+    ),
+    "jobs of the same second queue, and a class can be a mutex": (
+        "tests/session/test_crowds.py::"
+        "test_jobs_of_the_same_second_run_one_after_the_other_where_their_class_admits_one",
+        "tests/session/test_crowds.py::test_without_it_they_run_side_by_side",
+        "tests/admission/test_places.py::test_max_clients_one_is_a_mutex",
+        "tests/session/test_refusals.py::"
+        "test_over_max_clients_a_login_is_queued_and_then_refused_after_authentication_ok",
+    ),
+    # -- programs and servers that work as they are --------------------------------------------------------------------
+    "runs that are suspended while they wait, as trigger.dev has them": (
+        "tests/session/test_crowds.py::test_thousands_of_runs_hold_a_connection_each_and_share_a_few",
+        "tests/session/test_long_lives.py::test_a_client_that_comes_back_to_a_dead_socket_gets_an_error_at_once",
+    ),
+    "servers of versions 13 to 18": (
+        "tests/session/test_server_versions.py::test_a_server_of_each_version_serves",
+        "tests/session/test_server_versions.py::test_a_query_on_a_server_of_each_version_is_cancelled",
+    ),
+    "PgBouncer as the server": (
+        "tests/session/test_pooler.py::test_many_clients_share_the_few_connections_of_the_pooler",
+        "tests/session/test_pooler.py::test_a_cancel_reaches_the_query_through_both",
+        "tests/session/test_pooler.py::test_a_pooler_that_takes_no_more_clients_is_asked_again",
+        "tests/session/test_pooler.py::test_the_limit_of_a_pooler_cannot_be_asked_and_has_to_be_written",
+        "tests/service/test_upstream_presets.py::test_the_preset_for_pgbouncer_holds_before_pgbouncer",
+    ),
+    "a client of another database, or of none, reads why it is not served": (
+        "tests/session/test_faults.py::test_what_is_not_postgresql_gets_one_error_and_is_closed",
+        "tests/wire/test_startup.py::test_what_is_not_postgresql_is_named_at_once",
+    ),
+}
+
+# Programs that have to work through the proxy as they are, by the names of their rows in the matrix of clients.
+PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    "node-postgres": ("pg",),
+    "postgres.js": ("postgres",),
+    "Prisma with its adapter": ("prisma",),
+    "Drizzle": ("drizzle",),
+    "Knex, and with it Strapi": ("knex",),
+    "psycopg 3": ("psycopg", "psycopg_async"),
+    "psycopg2": ("psycopg2",),
+    "asyncpg": ("asyncpg",),
+    "SQLAlchemy": ("sqlalchemy", "sqlalchemy_asyncpg"),
+    "Django": ("django",),
+    "Horsies": ("horsies",),
+    "pgbench": ("pgbench",),
+    "psql": ("psql",),
+    "pg_dump and pg_restore": ("pg_dump",),
+    "pgx": ("pgx",),
+    "pgjdbc": ("pgjdbc",),
+}
+SHOWS_A_PROGRAM = (
+    "tests/clients/test_drivers.py::test_straight_at_the_server",
+    "tests/clients/test_drivers.py::test_in_transaction_mode",
+    "tests/clients/test_drivers.py::test_in_session_mode",
+    "tests/clients/test_matrix.py::test_the_readme_has_a_row_for_each_driver_and_a_column_for_each_scenario",
+    "tests/clients/test_matrix.py::test_the_readme_says_what_the_tests_expect",
+)
+
+# Servers that cannot be had here: an example to begin with, which says that it is not tested there.
+FAR_AWAY: Mapping[str, str] = {
+    "PgCat": "pgcat",
+    "Supavisor": "supabase",
+    "Neon": "neon",
+    "RDS Proxy": "rds",
+    "PlanetScale": "planetscale",
+}
+SHOWS_AN_EXAMPLE = (
+    "tests/service/test_upstream_presets.py::test_every_preset_can_be_started_from",
+    "tests/service/test_upstream_presets.py::test_every_preset_is_listed_in_the_documentation",
+)
+
+
+@cache
+def functions_of(path: Path) -> frozenset[str]:
+    """The test functions of a file, also those of its classes; none where there is no such file."""
+    if not path.is_file():
+        return frozenset()
+    found = (
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return frozenset(node.name for node in found if node.name.startswith("test_"))
+
+
+def missing(tests: tuple[str, ...]) -> list[str]:
+    parts = ((test, *test.split("::")) for test in tests)
+    return [test for test, path, name in parts if name not in functions_of(ROOT / path)]
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_every_need_has_tests(need: str) -> None:
+    assert NEEDS[need]
+    assert missing(NEEDS[need]) == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_is_among_the_clients_of_the_tests(program: str) -> None:
+    assert {driver.id for driver in DRIVERS} >= set(PROGRAMS[program])
+
+
+def test_every_client_of_the_tests_is_needed() -> None:
+    assert {name for names in PROGRAMS.values() for name in names} == {driver.id for driver in DRIVERS}
+
+
+def test_clients_and_examples_are_tested() -> None:
+    assert missing(SHOWS_A_PROGRAM + SHOWS_AN_EXAMPLE) == []
+
+
+@pytest.mark.parametrize("server", FAR_AWAY)
+def test_every_server_that_cannot_be_had_here_has_an_example(server: str) -> None:
+    text = (UPSTREAMS / f"{FAR_AWAY[server]}.yaml").read_text()
+    assert server in text
+    assert "not tested there" in text or "After the provider's documentation" in text
+
+
+def test_a_test_that_is_gone_is_noticed() -> None:
+    gone = ("tests/test_needs.py::test_that_nobody_wrote", "tests/no_such_file.py::test_every_need_has_tests")
+    assert missing((*gone, "tests/test_needs.py::test_a_test_that_is_gone_is_noticed")) == list(gone)

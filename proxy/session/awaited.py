@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from proxy.wire import messages
+
 NOTHING: Final = -1
+SYNC_BEHIND_COPY: Final = 1  # a Sync behind CopyDone or CopyFail, which were sent before the server asked for the data
 _NOTHING: Final = NOTHING  # a C number in the compiled module
 
 
@@ -55,9 +58,10 @@ class Awaited:
             if not self._rest:
                 self._rest = None
 
-    def drop(self, kind: int) -> None:
-        """Those of one type are never answered."""
-        kept = [one for one in self if one != kind]
+    def drop_ignored_syncs(self) -> None:
+        """The server asks for copy data: a Sync sent ahead of their end is never answered."""
+        kinds = list(self)
+        ahead = kinds.index(SYNC_BEHIND_COPY) if SYNC_BEHIND_COPY in kinds else len(kinds)
         self.first = _NOTHING
         self._rest = None
-        self.extend(kept)
+        self.extend(kind for at, kind in enumerate(kinds) if kind != messages.SYNC or at > ahead)

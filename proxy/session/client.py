@@ -689,7 +689,8 @@ class ClientConnection(Holder):
             if block_at >= 0:
                 self._hold_block(server, buffer, facts, block_at)
                 return
-        seen = examination.examine(buffer, facts, self._dialect, server.ignores_sync, self._statements)
+        ignores_sync, has_copy_end = server.ignores_sync, server.has_copy_end
+        seen = examination.examine(buffer, facts, self._dialect, ignores_sync, self._statements, has_copy_end)
         if (seen.names_statements or server.replies.is_active) and not self.session_hold:
             held_at = self._held_from(server, buffer, facts)
             if held_at >= 0:
@@ -749,6 +750,7 @@ class ClientConnection(Holder):
             buffer = self._translated(server, buffer, facts, seen)
         self._late_copy = False
         was_copying, server.copying_in = server.copying_in, server.copying_in and not seen.ends_copy
+        server.has_copy_end = (server.has_copy_end or seen.ends_copy) and not was_copying
         server.send(buffer, seen.awaited)
         if server.replies.is_active:
             server.say_what_needs_no_answer()
@@ -855,7 +857,12 @@ class ClientConnection(Holder):
         if replies.has_unanswered or self._is_pinned() or self.session_hold or server.cancels_under_way:
             return
         statements = self._statements
-        if self._is_mid_message() or statements is None or (statements.unnamed and not statements.can_replay_unnamed):
+        if (
+            self._is_mid_message()
+            or server.is_mid_message
+            or statements is None
+            or (statements.unnamed and not statements.can_replay_unnamed)
+        ):
             return
         if replies.is_skipping:
             self._local = LocalAnswers(self)
@@ -945,18 +952,22 @@ class ClientConnection(Holder):
         """The SQL of a prepared statement, None where there is none of that name."""
         return None if self._statements is None else self._statements.text_or_none(name)
 
-    def define_statement(self, name: bytes, tail: bytes) -> None:
-        """A Parse is answered here: the server gets it when the statement is used."""
+    def define_statement(self, name: bytes, tail: bytes) -> ErrorFields | None:
+        """A Parse is answered here: the server gets it when the statement is used. Returns why not."""
         if self._statements is None:
             self._statements = ClientStatements()
         settings = self.settings
         assert settings is not None, "a client that sends statements has entered"
+        max_bytes = self._desk.settings.limits.max_statement_bytes
+        if name and self._statements.size + len(name) + len(tail) > max_bytes:
+            return refusals.too_many_statements(max_bytes)
         if name:
             facts = inspect_sql(tail[: tail.find(b"\0")], *self._dialect)
             self._statements.define(name, self.pool.statements.get(tail, settings.folding, facts))
         else:
             parse = messages.message(messages.PARSE, b"\0" + tail)
             self._statements.keep_unnamed(parse, 0, len(parse))
+        return None
 
     def close_statement(self, name: bytes) -> bool:
         """Whether there was a statement of that name."""

@@ -41,7 +41,7 @@ cdef class Examination:
 
 
 @cython.locals(seen=Examination, kind=int, start=Py_ssize_t, end=Py_ssize_t, awaits_sync=bint)
-cpdef Examination examine(bytes buffer, facts, dialect, bint copying_in=*, statements=*)
+cpdef Examination examine(bytes buffer, facts, dialect, bint copying_in=*, statements=*, bint behind_copy=*)
 
 @cython.locals(name_at=Py_ssize_t, name_end=Py_ssize_t, sql_end=Py_ssize_t)
 cpdef dict _look_into_parse(Examination seen, bytes buffer, Py_ssize_t start, Py_ssize_t end, dialect, dict parsed)

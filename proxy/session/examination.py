@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from proxy.session.awaited import SYNC_BEHIND_COPY
 from proxy.session.statements import ClientStatements
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -116,7 +117,7 @@ class Examination:
 
     def skip_to_sync(self) -> None:
         """What stands before the first Sync is not looked at by the server, which has met an error."""
-        while self.awaited and self.awaited[0] != _SYNC:
+        while self.awaited and self.awaited[0] not in (_SYNC, SYNC_BEHIND_COPY):
             del self.awaited[0]
         self.whole = self.whole and bool(self.awaited)
 
@@ -141,10 +142,12 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
     dialect: Dialect,
     copying_in: bool = False,
     statements: ClientStatements | None = None,
+    behind_copy: bool = False,
 ) -> Examination:
     """Look at every message of `facts` in `buffer`. While `copying_in` the server ignores Sync.
 
-    `statements` are those that the client has prepared before.
+    `statements` are those that the client has prepared before. `behind_copy`: the end of copy data was sent for which
+    the server has not asked yet.
     """
     seen = Examination()
     parsed: dict[bytes, SqlFacts] | None = None
@@ -163,6 +166,8 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
         elif kind == _SYNC:
             if copying_in:
                 continue
+            if behind_copy:
+                behind_copy, kind = False, SYNC_BEHIND_COPY  # noqa: PLW2901 (the same message, awaited as another)
         elif kind in (_EXECUTE, _FLUSH):
             if kind == _EXECUTE:
                 seen.is_extended = executes = True
@@ -185,7 +190,7 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
         elif kind in (_COPY_DONE, _COPY_FAIL):
             seen.ends_copy = True
             seen.only_ends_copy = len(facts) == 1 and end == len(buffer)
-            copying_in = False
+            behind_copy, copying_in = not copying_in, False
             continue
         seen.awaited.append(kind)
         seen.whole = end == len(buffer) or end < 0

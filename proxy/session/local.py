@@ -48,7 +48,7 @@ class StatementBook(Protocol):
 
     def statement_text(self, name: bytes) -> bytes | None: ...
 
-    def define_statement(self, name: bytes, tail: bytes) -> None: ...
+    def define_statement(self, name: bytes, tail: bytes) -> ErrorFields | None: ...
 
     def close_statement(self, name: bytes) -> bool: ...
 
@@ -232,7 +232,10 @@ class LocalAnswers:
         if name and self._book.statement_text(name) is not None:
             self.mode = Mode.DISCARDING
             return messages.error_response(refusals.statement_exists(name))
-        self._book.define_statement(name, tail)
+        error = self._book.define_statement(name, tail)
+        if error is not None:
+            self.mode = Mode.DISCARDING
+            return messages.error_response(error)
         return messages.parse_complete()
 
     def _is_end(self, statement: bytes) -> bool:

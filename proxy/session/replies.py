@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from proxy.session.awaited import SYNC_BEHIND_COPY
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact
@@ -67,8 +68,10 @@ SWALLOWED: Final = Reply(SWALLOW)
 READY_AFTER_SYNC: Final = Reply(READY, asked=messages.SYNC)
 READY_AFTER_QUERY: Final = Reply(READY, asked=messages.QUERY)
 READY_AFTER_CALL: Final = Reply(READY, asked=messages.FUNCTION_CALL)
+READY_BEHIND_COPY: Final = Reply(READY, asked=messages.SYNC)
 READY_AFTER: Final = {
     messages.SYNC: READY_AFTER_SYNC,
+    SYNC_BEHIND_COPY: READY_BEHIND_COPY,
     messages.QUERY: READY_AFTER_QUERY,
     messages.FUNCTION_CALL: READY_AFTER_CALL,
 }
@@ -96,9 +99,9 @@ class Replies:
     def expect(self, reply: Reply) -> None:
         self._queue.append(reply)
 
-    def sync_was_sent(self) -> None:
+    def sync_was_sent(self, behind_copy: bool) -> None:
         self.is_skipping = False
-        self._queue.append(READY_AFTER_SYNC)
+        self._queue.append(READY_BEHIND_COPY if behind_copy else READY_AFTER_SYNC)
 
     def clear(self) -> None:
         """Whatever comes is nobody's any more."""
@@ -189,8 +192,10 @@ class Replies:
                 reply.undo()
 
     def _ignored_syncs(self) -> None:
-        """The server ignores every Sync sent before it asked for copy data."""
-        self._queue = deque(reply for reply in self._queue if reply.asked != messages.SYNC)
+        """The server asks for copy data, and ignores every Sync sent ahead of their end."""
+        queue = list(self._queue)
+        ahead = queue.index(READY_BEHIND_COPY) if READY_BEHIND_COPY in queue else len(queue)
+        self._queue = deque(one for at, one in enumerate(queue) if one is not READY_AFTER_SYNC or at > ahead)
 
 
 class _Told:

@@ -31,6 +31,7 @@ cdef class ServerConnection:
     cdef public int last_status
     cdef public int cancels_under_way
     cdef public bint copying_in
+    cdef public bint has_copy_end
     cdef public bint told_fatal
     cdef public bint tells_ready
     cdef public bint is_full

@@ -32,7 +32,13 @@ from proxy.wire.server_login import ServerLogin
 
 # Held until whole, because a decision hangs on them. Everything else streams through.
 _WANTED: Final = bytes(
-    (messages.READY_FOR_QUERY, messages.PARAMETER_STATUS, messages.ERROR_RESPONSE, messages.COPY_IN_RESPONSE)
+    (
+        messages.READY_FOR_QUERY,
+        messages.PARAMETER_STATUS,
+        messages.ERROR_RESPONSE,
+        messages.COPY_IN_RESPONSE,
+        messages.NOTIFICATION_RESPONSE,
+    )
 )
 _WANTED_AT_LOGIN: Final = _WANTED + bytes(
     (
@@ -152,6 +158,7 @@ class ServerConnection:
         self.awaiting = Awaited()
         self.last_status = IDLE_STATUS
         self.copying_in = False
+        self.has_copy_end = False  # it was sent ahead of the question for the data
         self.settings: Settings = pool.table.neutral
         self.process_id = 0
         self.secret_key = b""
@@ -193,7 +200,7 @@ class ServerConnection:
             client.transport.write(data)
             self.awaiting.pop()
             self.last_status = _IDLE_STATUS
-            self.copying_in = False
+            self.copying_in = self.has_copy_end = False
             client.unit_may_be_over()
             return
         try:
@@ -453,7 +460,7 @@ class ServerConnection:
         if not self.awaiting:
             self.statements.all_answered()
         self.last_status = status
-        self.copying_in = False
+        self.copying_in = self.has_copy_end = False
         failed, self._failed = self._failed, False
         if self.tells_ready:
             client.ready(failed)
@@ -476,9 +483,9 @@ class ServerConnection:
             self.settings = table.intern({**self.settings.values, name: value})
 
     def _copy_in(self) -> None:
-        """The server now ignores Sync until CopyDone or CopyFail: those already sent are never answered."""
-        self.copying_in = True
-        self.awaiting.drop(messages.SYNC)
+        """The server now ignores Sync until CopyDone or CopyFail, which may have been sent already."""
+        self.copying_in = not self.has_copy_end
+        self.awaiting.drop_ignored_syncs()
 
     # -- what is ours and not the client's -------------------------------------------------------------------------
 
@@ -512,6 +519,8 @@ class ServerConnection:
                 self._injected_error = messages.parse_error_fields(payload)
                 self._error(buffer, start, end)
                 self._failed = False
+            elif kind == messages.NOTIFICATION_RESPONSE and self.client is not None:
+                self.client.transport.write(buffer[start:end])  # to a pinned client: it comes at any time
             elif kind == messages.DATA_ROW and self.told_rows is not None:
                 self.told_rows.append(messages.parse_text_row(payload))
             elif kind == messages.READY_FOR_QUERY:

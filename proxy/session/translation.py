@@ -75,6 +75,7 @@ class Translation:
         self._max_bytes = max_bytes
         self._restore: Callable[[], None] | None = None
         self._ignores_sync = server.ignores_sync
+        self._is_behind_copy = server.has_copy_end
         self._buffer = b""
         self._pieces: list[bytes] = []
         self._at = 0
@@ -140,10 +141,7 @@ class Translation:
         folding = self._folding
         if statement.folding is folding or statement.is_stale or self._known.name_or_none(statement) is not None:
             return statement
-        if folding is None:
-            found = Statement(statement.tail, None, statement.facts)
-        else:
-            found = self._table.get(statement.tail, folding, statement.facts)
+        found = self._statement(statement.tail)
         self._statements.named[name] = found
         return found
 
@@ -330,10 +328,12 @@ class Translation:
 
     def _sync(self, _start: int, _end: int) -> None:
         if not self._ignores_sync:
-            self._replies.sync_was_sent()
+            self._replies.sync_was_sent(self._is_behind_copy)
             self._known.sync_was_sent()
+            self._is_behind_copy = False
 
     def _end_of_copy(self, _start: int, _end: int) -> None:
+        self._is_behind_copy = not self._ignores_sync
         self._ignores_sync = False
 
     def _query(self, start: int, end: int) -> None:
@@ -417,6 +417,8 @@ def held_from(
         if not awaits_sync:
             unsettled |= in_open_unit
             in_open_unit = NONE
+            if len(unsettled) > _MAX_UNSETTLED:
+                unsettled = frozenset((_EVERY_NAME,))  # whatever is named next waits until all is answered
     statements.unsettled, statements.in_open_unit = unsettled, in_open_unit
     return -1
 
@@ -440,6 +442,7 @@ def _named(buffer: bytes, kind: int, start: int, end: int, dialect: Dialect) -> 
 
 
 _UNNAMED: Final = frozenset((b"",))
+_MAX_UNSETTLED: Final = 1000  # names kept of a pipeline that never comes to rest
 _EVERY_NAME: Final = b"\0"  # no name of the protocol's: DEALLOCATE ALL was sent
 
 _HANDLERS: Final[Mapping[int, Callable[[Translation, int, int], None]]] = {

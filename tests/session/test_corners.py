@@ -295,3 +295,33 @@ async def test_a_message_of_an_unknown_kind_is_a_violation_on_either_side(run_pr
     other = await proxy.open()
     await other.send(encode_startup({"user": "app", "database": "app"}), message(messages.QUERY, b"no end"))
     await other.answer()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("name", ["", "named"], ids=["unnamed", "named"])
+@pytest.mark.parametrize("ends", [COPY_DONE, COPY_FAIL], ids=["done", "failed"])
+@pytest.mark.parametrize("ahead", [b"", SYNC], ids=["", "ignored Sync ahead"])
+async def test_a_copy_sent_whole_before_the_server_asks_for_its_data(
+    run_proxy: RunProxy, mode: str, name: str, ends: bytes, ahead: bytes
+) -> None:
+    """The Sync behind CopyDone was taken for one of those that the server ignores, and its answer for one too many."""
+    proxy = await run_proxy(classes={"all": {"limit": 2, "pool_mode": mode}})
+    client = await proxy.connect()
+    await client.query("drop table if exists copied_ahead; create table copied_ahead (n int)")
+    copy = parse("copy copied_ahead from stdin", name) + bind(statement=name) + execute() + ahead
+    whole = copy + copy_data(b"1\n") + copy_data(b"2\n") + ends + SYNC
+    expected = [["COPY 2"]] if ends == COPY_DONE else [[]]
+    for cut in (0, len(copy), len(copy) + 10, len(whole) - len(SYNC), len(whole)):
+        await client.send(whole[:cut])
+        await asyncio.sleep(0)
+        await client.send(whole[cut:], query("select 'behind'"), SYNC)
+        answer = await client.answer()
+        assert [answer.tags] == expected, answer.errors
+        assert answer.status == "I"
+        assert (await client.answer()).value == "behind"
+        assert (await client.answer()).kinds == "Z"
+        if name:
+            await client.query(f"deallocate {name}")
+    count = await client.value("select count(*) from copied_ahead")
+    assert count == ("10" if ends == COPY_DONE else "0")
+    await client.query("drop table copied_ahead")

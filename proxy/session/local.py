@@ -9,8 +9,10 @@ Source: PostgreSQL manual, "Message Flow" (protocol-flow).
     DISCARDING  everything up to Sync is dropped, as after an error in the extended protocol
     FAILED      as a server in a failed transaction block: only the end of the block is accepted
 
-A refused BEGIN must end in FAILED: with status "I" the rest of a script would run in autocommit. A Terminate is never
-consumed: whoever has the socket sees to it.
+A refused BEGIN must end in FAILED: with status "I" the rest of a script would run in autocommit. Where it stands alone
+in a simple query it is answered as if it had begun, and the refusal is told to the first statement of the block: many
+drivers roll back after a failed statement, and few after a failed BEGIN, which they then keep or pool as it is. A
+Terminate is never consumed: whoever has the socket sees to it.
 
 COMMIT AND CHAIN in FAILED ends the block and begins another, which needs a server. Where the refused BEGIN had no
 options it is passed on as that BEGIN, filled up with blanks, for the message must keep its length; a block whose
@@ -62,7 +64,8 @@ class LocalAnswers:
         self._in_failed_block = False
         self._kept = b""
         self._skip = 0
-        self._binds_an_end = False  # in FAILED: what is executed next ends the transaction
+        self._untold: ErrorFields | None = None  # in FAILED: why, for the first statement to find out
+        self._end = ""  # in FAILED: what is executed next ends the transaction, and how
         self._executes_begin = False
         self._opens = False
         self._only_skips = False  # the error was the server's own: what is dropped has no consequences
@@ -78,14 +81,25 @@ class LocalAnswers:
         kind = data[0]
         if kind in (messages.QUERY, messages.FUNCTION_CALL):
             end = 1 + _length.unpack_from(data, 1)[0]
+            told = messages.error_response(error)
             if kind == messages.QUERY and self._is_opening(data[_HEADER_BYTES : end - 1]):
                 self._in_failed_block = True
+                told = self._begun(data[_HEADER_BYTES : end - 1], error) or told
             self._skip = max(0, end - len(data))  # a query too long to be held arrives in pieces
-            answer = messages.error_response(error) + self._ready()
+            answer = told + self._ready()
             self.mode = self._resting_mode()
             return self._and_then(answer, data[end:])
         self.mode = Mode.DISCARDING
         return self._and_then(messages.error_response(error), data)
+
+    def _begun(self, sql: bytes, error: ErrorFields) -> bytes:
+        """A BEGIN that stands alone and is refused for want of a slot: the answer to it, empty for anything else."""
+        statements = transaction_effect(sql).statements
+        if statements != ("BEGIN",) or error.code != refusals.TOO_MANY_CONNECTIONS:
+            return b""
+        self._untold = error
+        is_start = sql.lstrip()[:5].lower() == b"start"
+        return messages.command_complete("START TRANSACTION" if is_start else "BEGIN")
 
     def _and_then(self, answer: bytes, rest: bytes) -> tuple[bytes, bytes]:
         if not rest:
@@ -108,7 +122,7 @@ class LocalAnswers:
             end = at + 1 + _length.unpack_from(data, at + 1)[0]
             if self.mode is Mode.FAILED and end <= len(data) and self._chains(kind, data[at + _HEADER_BYTES : end]):
                 data = _with_begin(data, kind, at, end)
-                self._leave_failed_block()
+                self._leave_failed_block("")
             if kind == messages.TERMINATE or (self.mode is Mode.NORMAL and self._needs_server(data, at, end)):
                 return b"".join(answers), data[at:]
             if end > len(data):
@@ -136,7 +150,9 @@ class LocalAnswers:
         return self._in_failed(kind, payload)
 
     def _ready(self) -> bytes:
-        return messages.ready_for_query(b"E" if self._in_failed_block else b"I")
+        if not self._in_failed_block:
+            return messages.ready_for_query(b"I")
+        return messages.ready_for_query(b"E" if self._untold is None else b"T")
 
     def _resting_mode(self) -> Mode:
         return Mode.FAILED if self._in_failed_block else Mode.NORMAL
@@ -184,7 +200,7 @@ class LocalAnswers:
         if kind == messages.QUERY:
             return self._failed_query(payload[:-1])
         if kind == messages.FUNCTION_CALL:
-            return _aborted() + self._ready()
+            return self._aborted() + self._ready()
         if kind == messages.SYNC:
             self.mode = self._resting_mode()
             return self._ready()
@@ -195,11 +211,11 @@ class LocalAnswers:
         if not effect.statements:
             return messages.empty_query_response() + self._ready()
         if not effect.first_ends:
-            return _aborted() + self._ready()
-        self._leave_failed_block()
+            return self._aborted() + self._ready()
+        tag = self._leave_failed_block(effect.statements[0])
         # What follows the COMMIT in the same query would need a server: it is an error, and it is not executed.
-        more = _aborted() if len(effect.statements) > 1 else b""
-        return messages.command_complete("ROLLBACK") + more + self._ready()
+        more = self._aborted() if len(effect.statements) > 1 else b""
+        return messages.command_complete(tag) + more + self._ready()
 
     def _chains(self, kind: int, payload: bytes) -> bool:
         """The one statement of this message is an end of the block that begins the next one."""
@@ -208,17 +224,21 @@ class LocalAnswers:
         words = transaction_effect(_sql_of(kind, payload)).statements
         return len(words) == 1 and words[0] in _CHAINS
 
-    def _leave_failed_block(self) -> None:
+    def _leave_failed_block(self, how: str) -> str:
+        """The tag of what ends it: a COMMIT of nothing is one, where no statement has found out that nothing can be."""
+        tag = "COMMIT" if self._untold is not None and how.startswith("COMMIT") else "ROLLBACK"
         self._in_failed_block = False
-        self._binds_an_end = False
+        self._untold = None
+        self._end = ""
         self.mode = Mode.NORMAL
+        return tag
 
     def _failed_extended(self, kind: int, payload: bytes) -> bytes:
         if kind == messages.PARSE:
             return self._failed_parse(payload)
         if kind == messages.BIND:
-            self._binds_an_end = self._is_end(_statement_of_bind(payload))
-            return messages.bind_complete() if self._binds_an_end else self._error_up_to_sync()
+            self._end = self._end_of(_statement_of_bind(payload))
+            return messages.bind_complete() if self._end else self._error_up_to_sync()
         if kind == messages.DESCRIBE:
             return self._failed_describe(payload)
         if kind == messages.EXECUTE:
@@ -238,14 +258,16 @@ class LocalAnswers:
             return messages.error_response(error)
         return messages.parse_complete()
 
-    def _is_end(self, statement: bytes) -> bool:
+    def _end_of(self, statement: bytes) -> str:
+        """How a statement ends the transaction, empty where it does not."""
         text = self._book.statement_text(statement)
-        return text is not None and transaction_effect(text).first_ends
+        effect = transaction_effect(text or b"")
+        return effect.statements[0] if effect.first_ends else ""
 
     def _failed_describe(self, payload: bytes) -> bytes:
         if payload[:1] != b"S":
-            return messages.no_data() if self._binds_an_end else self._error_up_to_sync()
-        if not self._is_end(payload[1:-1]):
+            return messages.no_data() if self._end else self._error_up_to_sync()
+        if not self._end_of(payload[1:-1]):
             return self._error_up_to_sync()
         return messages.parameter_description(()) + messages.no_data()
 
@@ -255,20 +277,21 @@ class LocalAnswers:
         return messages.close_complete()
 
     def _failed_execute(self) -> bytes:
-        if not self._binds_an_end:
+        if not self._end:
             return self._error_up_to_sync()
-        self._leave_failed_block()
+        tag = self._leave_failed_block(self._end)
         # The batch goes on up to its Sync; anything else in it would need a server.
         self.mode = Mode.DISCARDING
-        return messages.command_complete("ROLLBACK")
+        return messages.command_complete(tag)
 
     def _error_up_to_sync(self) -> bytes:
         self.mode = Mode.DISCARDING
-        return _aborted()
+        return self._aborted()
 
-
-def _aborted() -> bytes:
-    return messages.error_response(refusals.in_failed_transaction())
+    def _aborted(self) -> bytes:
+        """Why the block failed, to the first that asks; to the others that it has."""
+        error, self._untold = self._untold, None
+        return messages.error_response(error or refusals.in_failed_transaction())
 
 
 def _sql_of_parse(payload: bytes) -> bytes:

@@ -154,8 +154,6 @@ OF_KNEX = {name: why for name, why in OF_ITS_DRIVER.items() if name != "cancel"}
 CANCELS_BY_PROCESS_ID = {
     "cancel": "pg_cancel_backend() with the process id of the login, which names no server process"
 }
-KEEPS_WHAT_COULD_NOT_BEGIN = {"refused_begin": "its pool never gets a connection back whose BEGIN was refused"}
-POOLS_WHAT_COULD_NOT_BEGIN = {"refused_begin": "it pools a connection whose BEGIN was refused, without a ROLLBACK"}
 WITH_JAVA = ("java", "-cp", "target/classes:target/lib/*", "Scenarios")
 NO_POOL = dict.fromkeys(("pool", "refused_begin"), "one client is one connection")
 ONLY_COPIES = dict.fromkeys(
@@ -184,10 +182,10 @@ DRIVERS = (
     in_python("sqlalchemy_asyncpg", "SQLAlchemy, asyncpg", without=OF_ITS_DRIVER),
     in_python("django", "Django, psycopg 3", codes="not at login", without=OF_ITS_DRIVER),
     in_node("pg", "node-postgres"),
-    in_node("postgres", "postgres.js", fails=KEEPS_WHAT_COULD_NOT_BEGIN, asks_first=True),
+    in_node("postgres", "postgres.js", asks_first=True),
     in_node("prisma", "Prisma, adapter-pg", without={**OF_ITS_DRIVER, "prepared_statements": "it names none"}),
-    in_node("drizzle", "Drizzle, node-postgres", without=OF_ITS_DRIVER, fails=KEEPS_WHAT_COULD_NOT_BEGIN),
-    in_node("knex", "Knex", without=OF_KNEX, fails=CANCELS_BY_PROCESS_ID | POOLS_WHAT_COULD_NOT_BEGIN, asks_first=True),
+    in_node("drizzle", "Drizzle, node-postgres", without=OF_ITS_DRIVER),
+    in_node("knex", "Knex", without=OF_KNEX, fails=CANCELS_BY_PROCESS_ID, asks_first=True),
     Driver("pgx", "pgx", GO, ("./program",)),
     Driver("pgjdbc", "pgjdbc, HikariCP", JAVA, WITH_JAVA, named_after_login=True),
     Driver(

@@ -211,7 +211,10 @@ async def test_a_refused_begin_fails_until_the_end_of_its_block(run_proxy: RunPr
     proxy = await run_proxy(**IMPATIENT)
     holder, client = await held(proxy), await proxy.connect()
     answer = await client.query("begin")
+    assert (answer.tags, answer.status) == (["BEGIN"], "T")
+    answer = await client.query("select 1")
     assert (answer.codes, answer.status) == (["53300"], "E")
+    assert "reason=queue_timeout" in (answer.errors[0].detail or "")
     await holder.query("commit")
     for sql in ("insert into no_such_table values (1)", "select 1", "savepoint s", "rollback to s"):
         answer = await client.query(sql)
@@ -222,6 +225,37 @@ async def test_a_refused_begin_fails_until_the_end_of_its_block(run_proxy: RunPr
     assert (answer.tags, answer.status) == (["ROLLBACK"], "I")
     assert proxy.controller.in_use == 0
     assert await client.value("select 1") == "1"
+
+
+@pytest.mark.parametrize(("end", "tag"), [("commit", "COMMIT"), ("END", "COMMIT"), ("rollback", "ROLLBACK")])
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+async def test_a_refused_begin_in_whose_block_nothing_is_done_ends_as_one(
+    run_proxy: RunProxy, end: str, tag: str, extended: bool
+) -> None:
+    """Drivers keep a connection whose BEGIN failed, or pool it as it is: the block begins, and its first work fails."""
+    proxy = await run_proxy(**IMPATIENT)
+    await held(proxy)
+    client = await proxy.connect()
+    answer = await client.query("START TRANSACTION ISOLATION LEVEL SERIALIZABLE;")
+    assert (answer.tags, answer.status) == (["START TRANSACTION"], "T")
+    assert (await client.query("")).status == "T"
+    answer = await (client.extended if extended else client.query)(end)
+    assert (answer.tags, answer.status, answer.errors) == ([tag], "I", [])
+    assert proxy.controller.in_use == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_the_first_work_in_a_refused_block_may_be_of_the_extended_protocol(run_proxy: RunProxy, end: str) -> None:
+    proxy = await run_proxy(**IMPATIENT)
+    await held(proxy)
+    client = await proxy.connect()
+    await client.query("begin")
+    answer = await client.extended("select 1")
+    assert (answer.codes, answer.status) == (["53300"], "E")
+    answer = await client.extended("select 1")
+    assert (answer.codes, answer.status) == (["25P02"], "E")
+    answer = await client.extended(end)
+    assert (answer.tags, answer.status) == (["ROLLBACK"], "I")
 
 
 async def test_a_refused_begin_by_the_extended_protocol_fails_until_the_end_of_its_block(run_proxy: RunProxy) -> None:
@@ -246,9 +280,10 @@ async def test_a_chain_out_of_a_refused_begin_begins_the_transaction_anew(
     proxy = await run_proxy(**IMPATIENT)
     holder, client = await held(proxy), await proxy.connect()
     ask = client.extended if extended else client.query
-    assert (await ask("begin")).status == "E"
+    assert (await ask("begin")).status == ("E" if extended else "T")
     answer = await ask(chain)
-    assert (answer.codes, answer.status) == (["53300"], "E"), "there is no slot for the next one either"
+    refused = (["53300"], "E") if extended else ([], "T")
+    assert (answer.codes, answer.status) == refused, "there is no slot for the next one either"
     await holder.query("commit")
     answer = await ask(chain)
     assert (answer.tags, answer.status) == (["BEGIN"], "T")
@@ -260,14 +295,17 @@ async def test_a_chain_stays_failed_where_the_transaction_had_options(run_proxy:
     """The next one would have to be serializable too, and would not be."""
     proxy = await run_proxy(**IMPATIENT)
     holder, client = await held(proxy), await proxy.connect()
-    assert (await client.query("begin isolation level serializable")).status == "E"
+    assert (await client.query("begin isolation level serializable")).status == "T"
+    assert (await client.query("select 1")).status == "E"
     await holder.query("commit")
     answer = await client.query("commit and chain")
     assert (answer.codes, answer.status) == (["25P02"], "E")
     assert (await client.query("rollback")).status == "I"
 
 
-@pytest.mark.parametrize("refused", [query("begin"), run("select 1")], ids=["in a failed block", "before its Sync"])
+@pytest.mark.parametrize(
+    "refused", [query("begin; select 1"), run("select 1")], ids=["in a failed block", "before its Sync"]
+)
 @pytest.mark.parametrize("at_once", [True, False], ids=["with it", "behind it"])
 async def test_a_farewell_after_a_refusal_ends_the_client(run_proxy: RunProxy, refused: bytes, at_once: bool) -> None:
     """It was taken for one more message to be ignored, and the socket stayed until the client closed it."""
@@ -313,8 +351,8 @@ async def test_a_script_whose_begin_is_refused_changes_nothing(run_proxy: RunPro
         asyncio.to_thread(subprocess.run, psql, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}),
         free_the_slot(),
     )
-    assert finished.stderr.count("ERROR:  current transaction is aborted") == 2
-    assert finished.stdout.split() == ["ROLLBACK"]
+    assert finished.stderr.count("ERROR:  current transaction is aborted") == 1
+    assert finished.stdout.split() == ["BEGIN", "ROLLBACK"]
     assert await holder.value("select n from scripted") == "1"
     await holder.query("drop table scripted")
 

@@ -167,6 +167,7 @@ serve({
       const client = await pool.connect();
       try {
         await client.query("BEGIN");
+        await client.query("SELECT 1");
         await client.query("COMMIT");
       } catch (error) {
         await client.query("ROLLBACK");

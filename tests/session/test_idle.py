@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.session.awaited import NOTHING, Awaited
+from proxy.session.awaited import NOTHING, SYNC_BEHIND_COPY, Awaited
 from proxy.session.histogram import SECONDS, Histogram
 from proxy.session.idle import IdleConnections
 from proxy.session.measures import ClassMeasures
@@ -104,16 +104,20 @@ def test_settings_that_come_and_go_do_not_pile_up() -> None:
     assert list(idle) == [stays]
 
 
-@given(st.lists(st.one_of(st.just("pop"), st.just("drop S"), st.sampled_from([0, ord("Q"), ord("S")])), max_size=40))
+_KINDS = st.sampled_from([0, ord("Q"), ord("S"), SYNC_BEHIND_COPY])
+
+
+@given(st.lists(st.one_of(st.just("pop"), st.just("copy in"), _KINDS), max_size=40))
 def test_answers_are_awaited_in_order(steps: list[str | int]) -> None:
     awaited, model = Awaited(), deque[int]()
     for step in steps:
         if isinstance(step, int):
             awaited.push(step)
             model.append(step)
-        elif step == "drop S":
-            awaited.drop(ord("S"))
-            model = deque(kind for kind in model if kind != ord("S"))
+        elif step == "copy in":
+            awaited.drop_ignored_syncs()
+            ends = [at for at, kind in enumerate(model) if kind == SYNC_BEHIND_COPY] or [len(model)]
+            model = deque(kind for at, kind in enumerate(model) if kind != ord("S") or at > ends[0])
         elif model:
             awaited.pop()
             model.popleft()

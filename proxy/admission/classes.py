@@ -28,7 +28,8 @@ class ClassState(StrEnum):
 class ClassSettings:
     """One priority class. Slots are counted, times are in seconds, and priority 0 is served first.
 
-    `queue_max` 0 refuses instead of queueing. `pinned_limit` None means the class limit, `max_clients` None no limit.
+    `queue_max` 0 refuses instead of queueing. `pinned_limit` None means the class limit, `max_clients` and
+    `max_clients_per_identity` None no limit.
     `lend_memory_seconds` is the half-life with which unused demand is forgotten.
     """
 
@@ -43,6 +44,7 @@ class ClassSettings:
     queue_timeout_seconds: float = 5.0
     pinned_limit: int | None = None
     max_clients: int | None = None
+    max_clients_per_identity: int | None = None
     lend_memory_seconds: float = 10.0
     notify_after_seconds: float = 5.0
 
@@ -73,6 +75,9 @@ class ClassSettings:
             yield f'class "{self.name}": weight is {self.weight}; it must be greater than 0'
         if self.max_clients is not None and self.max_clients < 1:
             yield f'class "{self.name}": max_clients is {self.max_clients}; it must be at least 1'
+        most = self.max_clients_per_identity
+        if most is not None and most < 1:
+            yield f'class "{self.name}": max_clients_per_identity is {most}; it must be at least 1'
 
     def _numbers_that_disagree(self) -> Iterator[str]:
         if self.reserved > self.limit:

@@ -38,7 +38,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The client gets no slot and waits no longer. The counts are those at the moment of the refusal."""
+    """The client gets no slot and waits no longer. The counts are those at the moment of the refusal.
+
+    `per_identity`: they are those of the client's identity, and `max_clients_per_identity` decided.
+    """
 
     client: ClientId
     class_name: str
@@ -48,6 +51,7 @@ class Refuse:
     limit: int
     waiting: int
     retry_after_ms: int
+    per_identity: bool = False
 
 
 @dataclass(frozen=True, slots=True)

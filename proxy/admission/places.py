@@ -1,4 +1,5 @@
-"""How many clients of a class may be logged in at once (`max_clients`); with 1 a class is a mutex.
+"""How many clients of a class may be logged in at once (`max_clients`), and how many of one identity
+(`max_clients_per_identity`). With `max_clients` 1 a class is a mutex.
 
 Owns: who has a place and who waits for one.
 Does not know: slots. A client takes its place after it has logged in and keeps it, idle or not, until it is gone.
@@ -8,49 +9,38 @@ The decisions are those of slots: a Grant admits to a place. Order of arrival, n
 
 from collections.abc import Collection, Hashable, Sequence
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, ClientId
+from proxy.admission.classes import BudgetSettings, ClientId
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.ledger import DoubleRequest, UnknownClass
-from proxy.admission.queues import ClassQueue, Waiter
-from proxy.admission.release_rate import ReleaseRate
+from proxy.admission.queues import Waiter
+from proxy.admission.rooms import Identity, Room
 from proxy.admission.timers import WaitTimers
 
-
-class _Room:
-    """The places of one class. `max_clients` None is no limit; a removed class admits nobody."""
-
-    __slots__ = ("max_clients", "queue", "release_rate", "released", "settings", "taken")
-
-    def __init__(self, settings: ClassSettings, now: float) -> None:
-        self.settings = settings
-        self.max_clients = settings.max_clients
-        self.taken = 0
-        self.released = 0
-        self.queue = ClassQueue()
-        self.release_rate = ReleaseRate(now)
-
-    def adopt(self, settings: ClassSettings) -> None:
-        self.settings = settings
-        self.max_clients = settings.max_clients
-
-    def has_a_place(self) -> bool:
-        return self.max_clients is None or self.taken < self.max_clients
+# Whoever is refused for these would be refused with any number of places free.
+_NOT_FOR_WANT_OF_ROOM = frozenset(
+    (RefusalReason.CLASS_REJECTING, RefusalReason.SHUTTING_DOWN, RefusalReason.DEADLINE, RefusalReason.PAUSED)
+)
 
 
 class ClientPlaces:
     """The places of all classes."""
 
     def __init__(self, settings: BudgetSettings, *, now: float) -> None:
-        self._rooms = {one.name: _Room(one, now) for one in settings.classes}
-        self._guests: dict[ClientId, _Room] = {}
+        self._rooms = {one.name: Room(one, now) for one in settings.classes}
+        self._guests: dict[ClientId, Room] = {}
         self._waiters: dict[ClientId, Waiter] = {}
+        self._identities: dict[ClientId, Hashable] = {}  # of guests and waiters
         self._timers = WaitTimers()
 
     def taken(self, class_name: str) -> int:
         return self._room(class_name).taken
 
     def waiting(self, class_name: str) -> int:
-        return len(self._room(class_name).queue)
+        return self._room(class_name).waiting
+
+    def taken_by(self, class_name: str, identity: Hashable) -> int:
+        one = self._room(class_name).identities.get(identity)
+        return 0 if one is None else one.guests
 
     def join(
         self,
@@ -60,34 +50,39 @@ class ClientPlaces:
         timeout_seconds: float | None = None,
         *,
         flow: Hashable = None,
+        identity: Hashable = None,
     ) -> Sequence[Decision]:
         """Ask for a place: a Grant, a Refuse, or nothing, which means that the client waits.
 
-        The client calls `left` when it is gone, whatever the answer was. Raises UnknownClass and DoubleRequest.
+        `identity` is who `max_clients_per_identity` counts it with. The client calls `left` when it is gone, whatever
+        the answer was. Raises UnknownClass and DoubleRequest.
         """
         room = self._room(class_name)
         if client in self._guests or client in self._waiters:
             raise DoubleRequest(f"client {client} asked for a place while it has one or waits for one")
-        if room.has_a_place() and not room.queue.waiters:
-            return [self._admit(client, room, 0.0)]
-        if len(room.queue) >= room.settings.queue_max:
+        one = room.identities.get(identity)
+        is_below_its_bound = one is None or room.may_have_one_more(one)
+        if is_below_its_bound and room.has_a_place() and not room.queue.waiters:
+            room.add_guest(room.identity(identity))
+            self._identities[client] = identity
+            return [self._grant(client, room, 0.0)]
+        if room.waiting >= room.settings.queue_max:
             nobody_may_queue = room.settings.queue_max == 0
             reason = RefusalReason.MAX_CLIENTS if nobody_may_queue else RefusalReason.QUEUE_FULL
-            return [self._refusal(room, client, reason, 0.0, now)]
-        self._line_up(Waiter(client, class_name, flow, now, unbounded=True), room, timeout_seconds)
+            return [self._refusal(room, client, reason, 0.0, now, None if is_below_its_bound else one)]
+        self._line_up(Waiter(client, class_name, flow, now, unbounded=True), room, timeout_seconds, identity)
         return NOTHING
 
     def left(self, client: ClientId, now: float) -> Sequence[Decision]:
         """The client is gone: its place, or its turn, goes to the next. Who has neither is ignored."""
         waiter = self._waiters.pop(client, None)
         if waiter is not None:
-            self._room(waiter.class_name).queue.remove(waiter)
+            self._room(waiter.class_name).remove_waiter(waiter, self._identities.pop(client))
             return NOTHING
         room = self._guests.pop(client, None)
         if room is None:
             return NOTHING
-        room.taken -= 1
-        room.released += 1
+        room.remove_guest(self._identities.pop(client))
         return self._admit_waiting(room, now)
 
     def advance(self, now: float) -> Sequence[Decision]:
@@ -109,8 +104,11 @@ class ClientPlaces:
                 room.max_clients = 0
                 decisions += self._refuse_waiting(room, RefusalReason.CLASS_REJECTING, now)
         for name, one in configured.items():
-            room = self._rooms.setdefault(name, _Room(one, now))
+            room = self._rooms.setdefault(name, Room(one, now))
+            other_bound = room.settings.max_clients_per_identity != one.max_clients_per_identity
             room.adopt(one)
+            if other_bound:
+                room.line_up_again(self._identities)
             decisions += self._admit_waiting(room, now)
         self._forget_empty_rooms(configured.keys())
         return decisions
@@ -120,30 +118,30 @@ class ClientPlaces:
 
     # Inside
 
-    def _room(self, class_name: str) -> _Room:
+    def _room(self, class_name: str) -> Room:
         try:
             return self._rooms[class_name]
         except KeyError:
             raise UnknownClass(f'there is no class "{class_name}"') from None
 
-    def _admit(self, client: ClientId, room: _Room, waited_seconds: float) -> Grant:
+    def _grant(self, client: ClientId, room: Room, waited_seconds: float) -> Grant:
         self._guests[client] = room
-        room.taken += 1
         return Grant(client, room.settings.name, waited_seconds, borrowed=False)
 
-    def _admit_waiting(self, room: _Room, now: float) -> list[Decision]:
+    def _admit_waiting(self, room: Room, now: float) -> list[Decision]:
         decisions: list[Decision] = []
         while room.queue.waiters and room.has_a_place():
-            waiter = room.queue.take_next()
+            waiter = room.admit_next(self._identities)
             del self._waiters[waiter.client]
-            decisions.append(self._admit(waiter.client, room, now - waiter.since))
+            decisions.append(self._grant(waiter.client, room, now - waiter.since))
         return decisions
 
-    def _line_up(self, waiter: Waiter, room: _Room, timeout_seconds: float | None) -> None:
+    def _line_up(self, waiter: Waiter, room: Room, timeout_seconds: float | None, identity: Hashable) -> None:
         waiter.wait_at_most(room.settings.queue_timeout_seconds, timeout_seconds)
         waiter.notify_after(room.settings.notify_after_seconds)
         self._waiters[waiter.client] = waiter
-        room.queue.add(waiter)
+        self._identities[waiter.client] = identity
+        room.add_waiter(waiter, identity)
         self._timers.watch(waiter, len(self._waiters))
 
     def _alarm(self, waiter: Waiter, now: float) -> Decision:
@@ -152,21 +150,48 @@ class ClientPlaces:
             return self._turn_away(waiter, room, waiter.deadline_reason, now)
         waiter.notify_at = None
         self._timers.watch(waiter, len(self._waiters))
-        return StillWaiting(waiter.client, waiter.class_name, now - waiter.since, room.queue.position_of(waiter))
+        name = self._identities[waiter.client]
+        return StillWaiting(waiter.client, waiter.class_name, now - waiter.since, room.position_of(waiter, name))
 
-    def _refuse_waiting(self, room: _Room, reason: RefusalReason, now: float) -> list[Decision]:
-        return [self._turn_away(waiter, room, reason, now) for waiter in list(room.queue.waiters.values())]
+    def _refuse_waiting(self, room: Room, reason: RefusalReason, now: float) -> list[Decision]:
+        return [self._turn_away(waiter, room, reason, now) for waiter in room.all_waiters()]
 
-    def _turn_away(self, waiter: Waiter, room: _Room, reason: RefusalReason, now: float) -> Refuse:
-        room.queue.remove(waiter)
-        del self._waiters[waiter.client]
-        return self._refusal(room, waiter.client, reason, now - waiter.since, now)
+    def _turn_away(self, waiter: Waiter, room: Room, reason: RefusalReason, now: float) -> Refuse:
+        name = self._identities[waiter.client]
+        held_back_by = room.identities[name] if room.is_held_back(waiter, name) else None
+        refusal = self._refusal(room, waiter.client, reason, now - waiter.since, now, held_back_by)
+        del self._waiters[waiter.client], self._identities[waiter.client]
+        room.remove_waiter(waiter, name)
+        return refusal
 
-    def _refusal(self, room: _Room, client: ClientId, reason: RefusalReason, waited: float, now: float) -> Refuse:
-        waiting = len(room.queue)
-        limit = room.taken if room.max_clients is None else room.max_clients
-        retry_after_ms = room.release_rate.retry_after_ms(room.released, waiting, now)
-        return Refuse(client, room.settings.name, reason, waited, room.taken, limit, waiting, retry_after_ms)
+    def _refusal(
+        self,
+        room: Room,
+        client: ClientId,
+        reason: RefusalReason,
+        waited: float,
+        now: float,
+        held_back_by: Identity | None,
+    ) -> Refuse:
+        """The counts are those of the class, or of the identity where its bound is what stands in the way."""
+        retry_after_ms = room.release_rate.retry_after_ms(room.released, room.waiting, now)
+        name = room.settings.name
+        if held_back_by is None or reason in _NOT_FOR_WANT_OF_ROOM:
+            limit = room.taken if room.max_clients is None else room.max_clients
+            return Refuse(client, name, reason, waited, room.taken, limit, room.waiting, retry_after_ms)
+        limit = room.settings.max_clients_per_identity or 0
+        waiting = held_back_by.queued + len(held_back_by.held_back)
+        return Refuse(
+            client,
+            name,
+            RefusalReason.MAX_CLIENTS,
+            waited,
+            held_back_by.guests,
+            limit,
+            waiting,
+            retry_after_ms,
+            per_identity=True,
+        )
 
     def _forget_empty_rooms(self, configured: Collection[str]) -> None:
         gone = [name for name, room in self._rooms.items() if name not in configured and not room.taken]

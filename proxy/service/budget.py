@@ -66,6 +66,7 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         queue_timeout_seconds=one.queue.timeout,
         pinned_limit=pinned_limit(one),
         max_clients=one.max_clients,
+        max_clients_per_identity=one.max_clients_per_identity,
         lend_memory_seconds=one.lend_memory,
         notify_after_seconds=one.notify_after,
     )

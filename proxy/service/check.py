@@ -158,6 +158,11 @@ def _report_class(report: Reporter, name: str, one: PriorityClass) -> None:
     if one.max_clients is not None and one.max_clients < one.limit:
         text = f"limit {one.limit} is never reached by {one.max_clients} clients"
         report.warning((*here, "limit"), text, f"set classes.{name}.limit to {one.max_clients}")
+    of_identity = one.max_clients_per_identity
+    if of_identity is not None and one.max_clients is not None and of_identity > one.max_clients:
+        text = f"{of_identity} clients of one identity, but max_clients is {one.max_clients} for all of them together"
+        hint = f"set classes.{name}.max_clients_per_identity below {one.max_clients}, or leave it out"
+        report.warning((*here, "max_clients_per_identity"), text, hint)
     _report_patience(report, name, one)
 
 

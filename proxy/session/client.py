@@ -329,7 +329,8 @@ class ClientConnection(Holder):
         """AuthenticationOk is sent. First a place in the class, then a server connection where that is needed."""
         desk = self._desk
         self._asked_at = clock.now()
-        desk.door.join(_PlaceSeeker(self), self.class_name, desk.queue_timeout(self.class_name))
+        name = self.class_name
+        desk.door.join(_PlaceSeeker(self), name, desk.queue_timeout(name), desk.flow(self.identity, name))
 
     def place_refused(self, refusal: Refuse) -> None:
         self._desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1

@@ -177,17 +177,17 @@ class Gate:
 
 
 class Door:
-    """Places for logged-in clients (`max_clients`): the same for the core's other resource."""
+    """Places for logged-in clients (`max_clients`, `max_clients_per_identity`): the core's other resource."""
 
     def __init__(self, places: ClientPlaces, loop: asyncio.AbstractEventLoop) -> None:
         self.places = places
         self._loop = loop
         self._decisions = DecisionLoop(places, lambda decision: None, loop)
 
-    def join(self, applicant: Applicant, class_name: str, timeout_seconds: float) -> None:
+    def join(self, applicant: Applicant, class_name: str, timeout_seconds: float, identity: Hashable) -> None:
         self._decisions.applicants[applicant.id] = applicant
         now = clock.now()
-        self._decisions.deliver(self.places.join(applicant.id, class_name, now, timeout_seconds))
+        self._decisions.deliver(self.places.join(applicant.id, class_name, now, timeout_seconds, identity=identity))
 
     def deliver(self, decisions: Sequence[Decision]) -> None:
         """Apply decisions that a reload has caused."""

@@ -81,6 +81,13 @@ def _limit(refusal: Refuse) -> tuple[str, str]:
 
 def _max_clients(refusal: Refuse) -> tuple[str, str]:
     name = refusal.class_name
+    if refusal.per_identity:
+        use = f"{refusal.in_use} of {refusal.limit}, {refusal.waiting} waiting; waited {refusal.waited_seconds:.1f} s"
+        return (
+            f'class "{name}" has as many clients of this identity as it may have: {use}',
+            f"raise classes.{name}.max_clients_per_identity, or open fewer connections (classes.{name}.flow_key says "
+            "who is one identity)",
+        )
     return f'class "{name}" has as many clients as it may have', f"raise classes.{name}.max_clients"
 
 

@@ -142,7 +142,8 @@ class ReplicationConnection(Holder):
 
     def enter(self) -> None:
         """AuthenticationOk is sent."""
-        self._desk.door.join(self, self.class_name, self._desk.queue_timeout(self.class_name))
+        desk, name = self._desk, self.class_name
+        desk.door.join(self, name, desk.queue_timeout(name), desk.flow(self.identity, name))
 
     def granted(self, grant: Grant) -> None:
         desk = self._desk

@@ -15,7 +15,7 @@ classes:
   admin: {match: [{application_name: psql, user: "dba_*"}], priority: 0, reserved: 3, limit: 5, pool_mode: session}
   web: {match: [{application_name: "web*"}], priority: 1, reserved: 40, lendable: 20, limit: 70}
   local: {match: [{address: local}, {address: 10.1.0.0/16}], limit: 3}
-  bulk: {priority: 9, limit: 40, weight: 2, max_clients: 50, pinned_limit: 1, lend_memory: 20s, notify_after: 3s}
+  bulk: {priority: 9, limit: 40, weight: 2, max_clients: 50, max_clients_per_identity: 4, pinned_limit: 1, lend_memory: 20s, notify_after: 3s}
 """
 
 
@@ -59,6 +59,7 @@ def test_the_core_is_told_every_number():
         queue_timeout_seconds=5.0,
         pinned_limit=1,
         max_clients=50,
+        max_clients_per_identity=4,
         lend_memory_seconds=20.0,
         notify_after_seconds=3.0,
     )

@@ -87,6 +87,11 @@ def test_the_same_sums_are_refused_when_the_server_is_asked_for_the_total():
         (("limit: 70", "limit: 70, pinned_limit: 71"), "error", "classes.web.pinned_limit"),
         (("limit: 70", "limit: 100"), "warning", "classes.web.limit"),
         (("limit: 70", "limit: 70, max_clients: 1"), "warning", "classes.web.limit"),
+        (
+            ("limit: 40", "limit: 40, max_clients: 50, max_clients_per_identity: 51"),
+            "warning",
+            "classes.bulk.max_clients_per_identity",
+        ),
         (("limit: 40", "limit: 40, pinned_limit: 40"), None, None),
         (("limit: 40", "limit: 60, pinned_limit: 50"), "warning", "classes.bulk.pinned_limit"),
         (("limit: 40", "limit: 50, pool_mode: session"), "warning", "classes.bulk.limit"),

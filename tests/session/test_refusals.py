@@ -117,6 +117,32 @@ async def test_a_pause_does_not_stop_a_transaction_that_runs(run_proxy: RunProxy
     assert (await client.query("commit")).tags == ["COMMIT"]
 
 
+async def test_an_identity_at_its_bound_is_refused_by_name_while_others_come_in(run_proxy: RunProxy) -> None:
+    of_all = {"limit": 2, "max_clients": 9, "max_clients_per_identity": 2, "queue": {"timeout": "80ms"}}
+    proxy = await run_proxy(classes={"all": of_all})
+    first = await proxy.connect(application_name="worker")
+    await proxy.connect(application_name="worker")
+    with pytest.raises(psycopg.OperationalError) as caught:
+        await proxy.psycopg(application_name="worker")
+    assert 'class "all" has as many clients of this identity as it may have: 2 of 2, 1 waiting' in str(caught.value)
+    assert "raise classes.all.max_clients_per_identity" in str(caught.value)
+    assert proxy.measures.refusals_outside_queue["all", "max_clients"] == 1
+    other = await proxy.connect(application_name="another worker")
+    assert await other.value("select 1") == "1"
+    await first.abort()
+    await eventually(lambda: len(proxy.desk.clients) == 2)
+    await (await proxy.psycopg(application_name="worker")).close()
+
+
+async def test_who_is_one_identity_is_said_by_the_flow_key(run_proxy: RunProxy) -> None:
+    of_all = {"limit": 2, "max_clients_per_identity": 1, "flow_key": "user", "queue": {"max": 0}}
+    proxy = await run_proxy(classes={"all": of_all})
+    await proxy.connect("app", application_name="one")
+    with pytest.raises(psycopg.OperationalError, match="max_clients_per_identity"):
+        await proxy.psycopg("app", application_name="two")
+    await proxy.connect("web", application_name="one")
+
+
 async def test_over_max_clients_a_login_is_queued_and_then_refused_after_authentication_ok(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(classes={"all": {"limit": 2, "max_clients": 1, "queue": {"timeout": "80ms"}}})
     first = await proxy.connect()

@@ -235,6 +235,9 @@ class PriorityClass(Section):
     max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
         default=None, description="client connections at once; 1 makes the class a mutex"
     )
+    max_clients_per_identity: Annotated[int | None, fields.whole(1, optional=True)] = Field(
+        default=None, description="of these, connections at once of clients that are one by `flow_key`"
+    )
     pinned_limit: OptionalCount = Field(
         default=None,
         description="slots that may be pinned (held from one transaction to the next); empty: as many as limit",

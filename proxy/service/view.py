@@ -16,11 +16,10 @@ from typing import NamedTuple, Protocol
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.session.listen_hubs import ListenCounts
-from proxy.session.measures import Measures
+from proxy.session.measures import OTHER, Measures
 
 # Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
 NAMES_SHOWN_PER_CLASS = 50
-OTHER = "other"
 MAX_NAME_LENGTH = 63  # NAMEDATALEN - 1
 
 

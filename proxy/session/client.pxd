@@ -6,7 +6,7 @@ from proxy.session cimport clock, examination
 from proxy.session.backlog cimport Backlog
 from proxy.session.examination cimport Examination
 from proxy.session.gate cimport Gate
-from proxy.session.measures cimport ClassMeasures
+from proxy.session.measures cimport ApplicationMeasures
 from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
 from proxy.session.server cimport Holder, ServerConnection
@@ -54,7 +54,7 @@ cdef class ClientConnection(Holder):
     cdef object _local
     cdef Cursor _cursor
     cdef Gate _gate
-    cdef ClassMeasures _measures
+    cdef ApplicationMeasures _measures
     cdef double _asked_at
     cdef double _granted_at
     cdef ClientStatements _statements

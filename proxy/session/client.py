@@ -141,7 +141,7 @@ class ClientConnection(Holder):
         self.class_name = desk.classify(identity, identity.application_name)
         if of_class := desk.behaviour(self.class_name).parameters:
             self.identity = replace(identity, parameters={**of_class, **identity.parameters})
-        self._measures = desk.measures.of(self.class_name)
+        self._measures = desk.measures.of(self.class_name).of_application(identity.application_name)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
         self._one_statement = desk.pool_mode(self.class_name) is PoolMode.STATEMENT
         self._phase = _ENTERING
@@ -178,6 +178,11 @@ class ClientConnection(Holder):
     @property
     def phase(self) -> Phase:
         return _PHASES[self._phase]
+
+    @property
+    def application(self) -> str:
+        """What it calls itself now; beyond what is told apart, OTHER."""
+        return self._measures.name
 
     @property
     def pins(self) -> frozenset[PinReason]:
@@ -929,7 +934,7 @@ class ClientConnection(Holder):
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
         self._desk.pool_left(self)
         self.class_name = self._desk.classify(self.identity, name)
-        self._measures = self._desk.measures.of(self.class_name)
+        self._measures = self._desk.measures.of(self.class_name).of_application(name)
         self._one_statement = self._desk.pool_mode(self.class_name) is PoolMode.STATEMENT
         self._desk.pool_joined(self)
 

@@ -6,40 +6,29 @@ Does not know: metric names, Prometheus, how a number came about. Slots and refu
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.session.histogram import Histogram
 
+# Application names are chosen by clients, so their number is not ours to trust: the rest of a class is OTHER together.
+APPLICATIONS_COUNTED_PER_CLASS: Final = 200
+OTHER: Final = "other"
 
-class ClassMeasures:
-    """One class: seconds waited by outcome, seconds a slot was held, seconds from request to end of a unit."""
 
-    __slots__ = ("_at_once", "_hold", "_transaction", "_unqueued", "_wait_granted", "wait_left", "wait_refused")
+class ApplicationMeasures:
+    """The clients of one application in one class. What they add is shown for the class, too, and costs once."""
 
-    def __init__(self) -> None:
-        self._wait_granted = Histogram()
-        self.wait_refused = Histogram()
-        self.wait_left = Histogram()
-        self._hold = Histogram()
-        self._transaction = Histogram()
-        # What nearly every unit adds, told apart for the hot path: no wait, so that the other two times are one.
+    __slots__ = ("_at_once", "_queued_hold", "_queued_transaction", "_total_hold", "_unqueued", "name", "owner")
+
+    def __init__(self, owner: "ClassMeasures", name: str) -> None:
+        self.owner = owner
+        self.name = name
+        # What nearly every unit adds, told apart for the hot path: no wait, so that the two times are one.
         self._at_once = 0
         self._unqueued = Histogram()
-
-    @property
-    def wait_granted(self) -> Histogram:
-        self._wait_granted.observe_zeros(self._at_once)
-        self._at_once = 0
-        return self._wait_granted
-
-    @property
-    def hold(self) -> Histogram:
-        self._settle()
-        return self._hold
-
-    @property
-    def transaction(self) -> Histogram:
-        self._settle()
-        return self._transaction
+        self._queued_hold = Histogram()
+        self._queued_transaction = Histogram()
+        self._total_hold = Histogram()
 
     def granted_at_once(self) -> None:
         self._at_once += 1
@@ -49,13 +38,72 @@ class ClassMeasures:
         if hold_seconds == transaction_seconds:
             self._unqueued.observe(hold_seconds)
         else:
-            self._hold.observe(hold_seconds)
-            self._transaction.observe(transaction_seconds)
+            self._queued_hold.observe(hold_seconds)
+            self._queued_transaction.observe(transaction_seconds)
 
-    def _settle(self) -> None:
-        self._hold.add(self._unqueued)
-        self._transaction.add(self._unqueued)
-        self._unqueued.clear()
+    @property
+    def hold(self) -> Histogram:
+        """Seconds a slot was held by these clients."""
+        self.owner.settle()
+        return self._total_hold
+
+    def take_at_once(self) -> int:
+        """How many were granted without a wait since the last look."""
+        count, self._at_once = self._at_once, 0
+        return count
+
+    def settle_into(self, hold: Histogram, transaction: Histogram) -> None:
+        """What was observed since the last look goes to the class, and to the sum of this application."""
+        for held in (self._unqueued, self._queued_hold):
+            hold.add(held)
+            self._total_hold.add(held)
+        transaction.add(self._unqueued)
+        transaction.add(self._queued_transaction)
+        for histogram in (self._unqueued, self._queued_hold, self._queued_transaction):
+            histogram.clear()
+
+
+class ClassMeasures:
+    """One class: seconds waited by outcome, seconds a slot was held, seconds from request to end of a unit."""
+
+    __slots__ = ("_hold", "_transaction", "_wait_granted", "applications", "wait_left", "wait_refused")
+
+    def __init__(self) -> None:
+        self._wait_granted = Histogram()
+        self.wait_refused = Histogram()
+        self.wait_left = Histogram()
+        self._hold = Histogram()
+        self._transaction = Histogram()
+        self.applications: dict[str, ApplicationMeasures] = {}
+
+    def of_application(self, name: str) -> ApplicationMeasures:
+        """Where a client of this name counts, for as long as it lives; late comers beyond the bound are one."""
+        measures = self.applications.get(name)
+        if measures is None:
+            if len(self.applications) >= APPLICATIONS_COUNTED_PER_CLASS and name != OTHER:
+                return self.of_application(OTHER)
+            measures = self.applications[name] = ApplicationMeasures(self, name)
+        return measures
+
+    @property
+    def wait_granted(self) -> Histogram:
+        for application in self.applications.values():
+            self._wait_granted.observe_zeros(application.take_at_once())
+        return self._wait_granted
+
+    @property
+    def hold(self) -> Histogram:
+        self.settle()
+        return self._hold
+
+    @property
+    def transaction(self) -> Histogram:
+        self.settle()
+        return self._transaction
+
+    def settle(self) -> None:
+        for application in self.applications.values():
+            application.settle_into(self._hold, self._transaction)
 
 
 @dataclass(slots=True)

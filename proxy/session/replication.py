@@ -99,11 +99,16 @@ class ReplicationConnection(Holder):
         self.pool.credentials = credentials
         self._desk = desk
         self._closed = closed
+        self._measures = desk.measures.of(self.class_name).of_application(identity.application_name)
         self._has_place = False
-        self._holds_slot = False
+        self.holds_slot = False
         self._asked_at = clock.now()
         self._granted_at = 0.0
         self._ahead = Backlog(transport, desk.loop)
+
+    @property
+    def application(self) -> str:
+        return self._measures.name
 
     # -- the socket -------------------------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class ReplicationConnection(Holder):
             self._asked_at = clock.now()
             desk.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=True)
             return
-        self._holds_slot = True
+        self.holds_slot = True
         self._granted_at = clock.now()
         self.pool.want(self)
 
@@ -227,7 +232,7 @@ class ReplicationConnection(Holder):
         server, self.server = self.server, None
         if server is not None:
             self._end_server(server)
-        elif self._holds_slot:
+        elif self.holds_slot:
             self.pool.gave_up(self)
             self._give_slot_back()
         else:
@@ -251,8 +256,8 @@ class ReplicationConnection(Holder):
 
     def _give_slot_back(self) -> None:
         now = clock.now()
-        self._holds_slot = False
-        self._desk.measures.of(self.class_name).held(now - self._granted_at, now - self._asked_at)
+        self.holds_slot = False
+        self._measures.held(now - self._granted_at, now - self._asked_at)
         self._desk.gate.release(self.id, now)
 
 

@@ -15,7 +15,8 @@ classes:
   admin: {match: [{application_name: psql, user: "dba_*"}], priority: 0, reserved: 3, limit: 5, pool_mode: session}
   web: {match: [{application_name: "web*"}], priority: 1, reserved: 40, lendable: 20, limit: 70}
   local: {match: [{address: local}, {address: 10.1.0.0/16}], limit: 3}
-  bulk: {priority: 9, limit: 40, weight: 2, max_clients: 50, max_clients_per_identity: 4, pinned_limit: 1, lend_memory: 20s, notify_after: 3s}
+  bulk: {priority: 9, limit: 40, weight: 2, max_clients: 50, max_clients_per_identity: 4, pinned_limit: 1,
+         lend_memory: 20s, notify_after: 3s}
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.session.awaited import NOTHING, SYNC_BEHIND_COPY, Awaited
 from proxy.session.histogram import SECONDS, Histogram
 from proxy.session.idle import IdleConnections
-from proxy.session.measures import ClassMeasures
+from proxy.session.measures import APPLICATIONS_COUNTED_PER_CLASS, OTHER, ClassMeasures
 from proxy.session.parameters import Folding, Settings
 from proxy.session.pool import Pool
 from proxy.session.server import ServerConnection
@@ -138,15 +138,27 @@ def test_a_value_is_counted_in_the_first_bucket_that_holds_it(value: float) -> N
 
 def test_what_is_counted_apart_for_speed_is_shown_together() -> None:
     measures = ClassMeasures()
-    measures.granted_at_once()
+    one, other = measures.of_application("one"), measures.of_application("other one")
+    one.granted_at_once()
     measures.wait_granted.observe(0.02)
-    measures.held(0.3, 0.3)
+    one.held(0.3, 0.3)
     assert (measures.hold.count, measures.transaction.count) == (1, 1)
-    measures.held(0.1, 0.7)
-    measures.held(0.2, 0.2)
+    one.held(0.1, 0.7)
+    other.held(0.2, 0.2)
     for _ in range(2):  # showing counts nothing twice
         assert measures.wait_granted.count == 2
         assert measures.wait_granted.counts[0] == 1
         assert measures.hold.sum == pytest.approx(0.6)
         assert measures.transaction.sum == pytest.approx(1.2)
         assert (measures.hold.count, measures.transaction.count) == (3, 3)
+        assert (one.hold.count, other.hold.count) == (2, 1)
+        assert one.hold.sum == pytest.approx(0.4)
+
+
+def test_names_beyond_the_bound_count_as_one() -> None:
+    measures = ClassMeasures()
+    for number in range(2 * APPLICATIONS_COUNTED_PER_CLASS):
+        measures.of_application(f"run {number}").held(1.0, 1.0)
+    assert len(measures.applications) == APPLICATIONS_COUNTED_PER_CLASS + 1
+    assert measures.of_application(OTHER).hold.count == APPLICATIONS_COUNTED_PER_CLASS
+    assert measures.hold.count == 2 * APPLICATIONS_COUNTED_PER_CLASS

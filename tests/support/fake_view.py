@@ -172,7 +172,7 @@ def _observe(view: FakeView) -> None:
     measures = view.seen_measures
     for seconds in (0.0002, 0.004, 0.004, 2.0, 400.0):
         measures.of("bulk").wait_granted.observe(seconds)
-        measures.of("bulk").hold.observe(seconds)
+        measures.of("bulk").of_application("import").held(seconds, seconds)
         measures.of("web").transaction.observe(seconds)
     measures.of("bulk").wait_refused.observe(20.0)
     measures.protocol_violations["startup"] += 2

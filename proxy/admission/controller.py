@@ -59,6 +59,9 @@ class Controller:
     def has_class(self, class_name: str) -> bool:
         return class_name in self._ledger.accounts
 
+    def state_of(self, class_name: str) -> ClassState:
+        return self._ledger.account(class_name).state
+
     def held_unused(self, class_name: str, now: float) -> int:
         """Slots that are held for the class at this moment and that it does not use."""
         account = self._ledger.account(class_name)

@@ -20,6 +20,8 @@ SUBCOMMANDS = {
     "simulate": "simulate",
     "status": "status",
     "pause": "switches:pause",
+    "drain": "switches:drain",
+    "reject": "switches:reject",
     "resume": "switches:resume",
 }
 

@@ -8,12 +8,22 @@ import json
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 
 import click
 
 _WIDTH_OF_A_PIPE = 120
 _LEAST_COLUMN = 16
+
+
+def when(until: float | None) -> str:
+    """ " until 14:05:00", with the day where it is not today; nothing where there is no end."""
+    if until is None:
+        return ""
+    then = time.localtime(until)
+    is_today = then[:3] == time.localtime()[:3]
+    return time.strftime(" until %H:%M:%S" if is_today else " until %a %d %b %H:%M", then)
 
 
 def print_json(value: object) -> None:

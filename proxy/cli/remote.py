@@ -1,10 +1,12 @@
 """Talking to a running proxy over its HTTP port, with everything that can go wrong as a sentence.
 
-Owns: where the proxy is (`--url`, else the configuration, else the default port), and the words for its absence.
+Owns: where the proxy is (`--url`, else the configuration, else the default port), the token that orders bring, and the
+words for the absence of either.
 Does not know: what is asked and how the answer is shown.
 """
 
 import json
+import os
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any, TypeVar
@@ -15,8 +17,11 @@ from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 import click
 
 from proxy.cli.asking import config_option, config_or_message
+from proxy.service.config.errors import ConfigError
+from proxy.service.config.loading import load_config
 
 DEFAULT_URL = "http://127.0.0.1:9432"
+TOKEN_VARIABLE = "PGHEADROOM_TOKEN"  # noqa: S105 - a name
 TIMEOUT_SECONDS = 5.0
 # Listening on every address means answering on loopback too.
 _EVERY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
@@ -56,16 +61,28 @@ def _configured(config_path: str) -> str:
     return f"http://[{host}]:{http.port}" if ":" in host else f"http://{host}:{http.port}"
 
 
+def token_of(url: str | None, config_path: str | None) -> str | None:
+    """The token for orders: of the environment, else of the configuration. On a command line everybody would see it."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token or config_path is None:
+        return token or None
+    try:
+        return load_config(config_path).http.switch_token
+    except ConfigError:
+        if url is None:
+            raise
+        return None  # the configuration is another proxy's, or of no use here: `url` says where to go
+
+
 def ask(address: str, path: str) -> dict[str, Any]:
     """GET a JSON document. Raises ClickException, in words."""
     return _answer(Request(f"{address}{path}"), address)  # noqa: S310 - address_of lets only http and https through
 
 
-def order(address: str, path: str, body: dict[str, str]) -> dict[str, Any]:
+def order(address: str, path: str, body: dict[str, Any], token: str | None = None) -> dict[str, Any]:
     """POST a JSON document. Raises ClickException with the proxy's own sentence where it refuses."""
-    request = Request(  # noqa: S310 - as above
-        f"{address}{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = Request(f"{address}{path}", data=json.dumps(body).encode(), headers=headers)  # noqa: S310 - as above
     return _answer(request, address)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from proxy.cli.output import print_json, print_table
+from proxy.cli.output import print_json, print_table, when
 from proxy.cli.remote import address_of, ask, remote_options
 
 WATCH_EVERY_SECONDS = 1.0
@@ -65,12 +65,12 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _state(one: dict[str, Any]) -> str:
-    order = one["last_switch"]
-    if one["state"] == "running" or order is None:
+    order = one["switch"]
+    if order is None:
         return str(one["state"])
     since = time.strftime("%H:%M:%S", time.localtime(order["at"]))
     why = f": {order['reason']}" if order["reason"] else ""
-    return f"{one['state']} by {order['by']} at {since}{why}"
+    return f"{one['state']} by {order['by']} at {since}{when(order['until'])}{why}"
 
 
 def _totals(document: dict[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
 from proxy.service.findings import Reporter
 from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_tls
 
+_SHORTEST_TOKEN = 16
+
 
 def report_access(report: Reporter, config: Config) -> None:
     _report_listeners(report, config)
@@ -31,9 +33,14 @@ def _report_listeners(report: Reporter, config: Config) -> None:
         report.error(("http", "port"), f"{http.port} is also listen.port", "choose another port for http")
     if not is_loopback(http.host):
         text = f"whoever reaches {http.host} reads the names and numbers of all classes"
-        if http.switches_from == "anywhere":
+        hint = "set http.host to 127.0.0.1, or let a network rule guard the port"
+        if http.switches_from == "anywhere" and http.switch_token is None:
             text += ", and may pause any class"
-        report.warning(("http", "host"), text, "set http.host to 127.0.0.1, or let a network rule guard the port")
+            hint += "; with http.switch_token orders need a secret"
+        report.warning(("http", "host"), text, hint)
+    if http.switch_token is not None and len(http.switch_token) < _SHORTEST_TOKEN:
+        text = f"a token of fewer than {_SHORTEST_TOKEN} characters can be guessed"
+        report.warning(("http", "switch_token"), text, "write a longer one, as `openssl rand -hex 16` makes them")
     if listen.unix_socket_dir is not None and not listen.unix_socket_dir.is_dir():
         text = f"{listen.unix_socket_dir} is no directory"
         report.error(("listen", "unix_socket_dir"), text, "create it, owned by the proxy's user")

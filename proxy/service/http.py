@@ -1,6 +1,6 @@
-"""The HTTP surface: metrics, probes, status, the live page, and the switch that stops a class.
+"""The HTTP surface: metrics, probes, status, the live page, and the orders of operators.
 
-Owns: the routes, who may use the switch, what an answer looks like, the audit line of every switch.
+Owns: the routes, who may give orders, what an answer looks like.
 Does not know: how the proxy works; it reads and orders through `ProcessView` only.
 
 The caller keeps the event loop free of other threads: the view is read on the loop that serves the queries.
@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
 
@@ -21,8 +21,9 @@ from proxy.service.history import SAMPLE_EVERY_SECONDS, History
 from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
 from proxy.service.page import page_with_headers
 from proxy.service.status import history_document, status_document, switch_document
-from proxy.service.switch_request import BadSwitch, is_foreign_page, parse_switch
-from proxy.service.view import ProcessView, SwitchRefused
+from proxy.service.switch_request import BadSwitch, has_token, is_foreign_page, parse_order
+from proxy.service.switchboard import STATES, SwitchRefused
+from proxy.service.view import ProcessView
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,7 +32,7 @@ log = structlog.get_logger("pgheadroom.http")
 
 
 class SwitchesFrom(StrEnum):
-    """Who may pause and resume: whoever runs commands on this machine, or everybody who reaches the port."""
+    """Where orders are taken from: commands on this machine, or whoever reaches the port."""
 
     LOOPBACK = "loopback"
     ANYWHERE = "anywhere"
@@ -39,12 +40,16 @@ class SwitchesFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where to listen. `trusted_hosts` are the names under which people open the page, besides addresses."""
+    """Where to listen. `trusted_hosts` are the names under which people open the page, besides addresses.
+
+    `switch_token` is what an order has to bring, wherever it comes from; None asks for nothing.
+    """
 
     host: str = "127.0.0.1"
     port: int = 9432
     switches_from: SwitchesFrom = SwitchesFrom.LOOPBACK
     trusted_hosts: frozenset[str] = frozenset()
+    switch_token: str | None = field(default=None, repr=False)
 
 
 class HttpServer:
@@ -52,6 +57,7 @@ class HttpServer:
 
     def __init__(self, view: ProcessView, settings: HttpSettings) -> None:
         self._settings = settings
+        self.port = settings.port
         # Signals are the process's own business, and an access line per scrape is noise.
         self._runner = web.AppRunner(
             build_application(view, settings), handle_signals=False, access_log=None, shutdown_timeout=1.0
@@ -66,9 +72,9 @@ class HttpServer:
         except OSError:
             await self._runner.cleanup()
             raise
-        port: int = self._runner.addresses[0][1]
-        log.info("http_listening", host=self._settings.host, port=port)
-        return port
+        self.port = self._runner.addresses[0][1]
+        log.info("http_listening", host=self._settings.host, port=self.port)
+        return self.port
 
     async def stop(self) -> None:
         await self._runner.cleanup()
@@ -87,7 +93,7 @@ def build_application(view: ProcessView, settings: HttpSettings) -> web.Applicat
             web.get("/readyz", surface.readyz),
             web.get("/status", surface.status),
             web.get("/history", surface.history),
-            web.post("/classes/{name}/{order:pause|resume}", surface.switch),
+            web.post(f"/classes/{{name}}/{{order:{'|'.join(STATES)}}}", surface.switch),
         ]
     )
     return application
@@ -136,7 +142,8 @@ class _Surface:
 
     async def status(self, request: web.Request) -> web.Response:
         document = status_document(self._view, self._history, now=time.time())
-        document["switches_allowed"] = self._may_switch(request)
+        document["switches_allowed"] = self._why_not(request) is None
+        document["switches_need_token"] = self._settings.switch_token is not None
         return _json(document)
 
     async def history(self, _: web.Request) -> web.Response:
@@ -145,31 +152,42 @@ class _Surface:
     async def switch(self, request: web.Request) -> web.Response:
         class_name, order_name = request.match_info["name"], request.match_info["order"]
         audit = log.bind(class_name=class_name, order=order_name, remote=request.remote)
-        refusal = self._why_not(request)
-        if refusal is not None:
-            audit.warning("switch_refused", why=refusal)
-            return _error(403, refusal)
         try:
-            wanted = parse_switch(request.content_type, await request.read())
+            self._refuse_strangers(request)
+            wanted = parse_order(request.content_type, await request.read())
+            audit = audit.bind(by=wanted.by)
+            switch = self._view.order_switch(
+                class_name, STATES[order_name], by=wanted.by, reason=wanted.reason, seconds=wanted.seconds,
+                source=f"http {request.remote}",
+            )  # fmt: skip
         except BadSwitch as problem:
+            audit.warning("switch_refused", why=str(problem))
             return _error(problem.status, str(problem))
-        order = self._view.order_pause if order_name == "pause" else self._view.order_resume
-        try:
-            switch = order(class_name, by=wanted.by, reason=wanted.reason)
         except SwitchRefused as problem:
-            audit.warning("switch_refused", by=wanted.by, why=str(problem))
-            return _error(404, str(problem))
-        audit.warning("switch", state=switch.state.value, by=switch.by, reason=switch.reason)
-        return _json(switch_document(switch))
+            audit.warning("switch_refused", why=str(problem))
+            return _error(404 if problem.is_unknown else 409, str(problem))
+        return _json(switch_document(switch) | {"not_saved": await self._view.orders_saved()})
 
-    def _may_switch(self, request: web.Request) -> bool:
-        return self._why_not(request) is None
+    def _refuse_strangers(self, request: web.Request) -> None:
+        """Raises BadSwitch."""
+        why = self._why_not(request)
+        if why is not None:
+            raise BadSwitch(403, why)
+        token = self._settings.switch_token
+        if token is not None and not has_token(request.headers.get("Authorization"), token):
+            wrong = "brings another token than" if "Authorization" in request.headers else "does not bring"
+            raise BadSwitch(
+                401,
+                f"this order {wrong} that of http.switch_token; commands take it from the configuration (-c) or from "
+                "the environment's PGHEADROOM_TOKEN",
+            )
 
     def _why_not(self, request: web.Request) -> str | None:
+        """Why nothing that comes from there is taken; the token is another matter."""
         if self._settings.switches_from is SwitchesFrom.LOOPBACK and not _is_loopback(request.remote):
             return (
-                "pause and resume are taken from this machine only: run `pgheadroom pause` where the proxy runs, "
-                "or set http.switches_from to anywhere"
+                "orders are taken from this machine only: run `pgheadroom pause` where the proxy runs, "
+                "or set http.switches_from to anywhere, and http.switch_token"
             )
         if is_foreign_page(request.headers.get("Origin"), request.headers.get("Host"), self._settings.trusted_hosts):
             return "this order comes from a page of another site"

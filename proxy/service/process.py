@@ -5,8 +5,7 @@ Does not know: how configuration is read, signals and exit codes (`cli.serve`), 
 """
 
 import asyncio
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 
@@ -24,7 +23,8 @@ from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom
 from proxy.service.running_view import RunningView
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.server_watch import ServerWatch
-from proxy.service.view import Switch
+from proxy.service.steering import Steering, SteeringFiles
+from proxy.service.switchboard import Switch
 from proxy.service.wiring import session_settings
 from proxy.session import clock, refusals
 from proxy.session.connector import Connector
@@ -73,7 +73,9 @@ class Process:
         self.listener = Listener(self.desk)
         self.watch = ServerWatch(self.desk, self._learnt)
         self.host_watch = HostWatch(self.desk, self._upstream_moved)
-        self.switches: dict[str, Switch] = {}
+        switches = config.switches
+        files = SteeringFiles(switches.dir, switches.state_file, switches.audit_file)
+        self.steering = Steering(self, files, self.tasks, loop)
         self.budget_is_known = config.budget.total != "auto"
         self.draining = False
         self.view = RunningView(self)
@@ -84,6 +86,7 @@ class Process:
                 port=config.http.port,
                 switches_from=SwitchesFrom(config.http.switches_from),
                 trusted_hosts=frozenset(config.http.trusted_hosts),
+                switch_token=config.http.switch_token,
             ),
         )
         self.registry.set_total(budget.total)
@@ -103,6 +106,7 @@ class Process:
             log.warning("server_not_reachable_at_start", why=str(unreachable))
         else:
             problems = self._refuse_impossible(findings(self.config, self.watch.facts))
+        self.steering.start()
         await self.listener.start()
         await self.http.start()
         self.tasks.spawn(self.watch.run(), name="server watch")
@@ -162,16 +166,25 @@ class Process:
         self.desk.adopt(settings, classifier(config))
         self.registry.connector.adopt_tls(settings.upstream.tls)
         self._adopt(self._budget(config, total))
+        self.steering.classes_changed()
         self.desk.reclassify()
         return changes
 
     # -- switches -----------------------------------------------------------------------------------------------------
 
     def set_state(self, class_name: str, state: ClassState, *, by: str, reason: str) -> Switch:
+        """An order from inside. Raises SwitchRefused."""
+        return self.steering.switch(class_name, state, by=by, reason=reason)
+
+    def class_names(self) -> Iterable[str]:
+        return self.config.classes.keys()
+
+    def state_of(self, class_name: str) -> ClassState:
+        return self.controller.state_of(class_name)
+
+    def apply_state(self, class_name: str, state: ClassState) -> None:
+        """The state that orders have come to; asked for by `steering`."""
         self.gate.deliver(self.controller.set_state(class_name, state, clock.now()))
-        switch = Switch(class_name, state, by, reason, time.time())
-        self.switches[class_name] = switch
-        return switch
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -189,6 +202,7 @@ class Process:
         self.registry.close_all_idle()
         await self._wait_until_gone()
         await self.http.stop()
+        await self.steering.close()
         self.gate.close()
         self.door.close()
         await self.tasks.cancel_all()

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import Snapshot
+from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
     ClientState,
     PinKey,
     PreparedStatements,
     ServerConnectionCounts,
-    Switch,
-    SwitchRefused,
     Unmatched,
     UnmatchedName,
 )
@@ -129,16 +128,15 @@ class RunningView:
         return True, "ready"
 
     def last_switch(self, class_name: str) -> Switch | None:
-        return self._process.switches.get(class_name)
+        return self._process.steering.board.last.get(class_name)
 
-    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
-        return self._order(class_name, ClassState.PAUSED, by, reason)
+    def switch_in_force(self, class_name: str) -> Switch | None:
+        return self._process.steering.board.in_force(class_name)
 
-    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
-        return self._order(class_name, ClassState.RUNNING, by, reason)
+    def order_switch(
+        self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str
+    ) -> Switch:
+        return self._process.steering.switch(class_name, state, by=by, reason=reason, seconds=seconds, source=source)
 
-    def _order(self, class_name: str, state: ClassState, by: str, reason: str) -> Switch:
-        known = self._process.config.classes
-        if class_name not in known:
-            raise SwitchRefused(f'there is no class "{class_name}"; the classes are {", ".join(known)}')
-        return self._process.set_state(class_name, state, by=by, reason=reason)
+    async def orders_saved(self) -> str | None:
+        return await self._process.steering.saved()

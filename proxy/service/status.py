@@ -12,12 +12,12 @@ from typing import Any
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.history import History
+from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
     ClientState,
     PinKey,
     ProcessView,
-    Switch,
     UnmatchedName,
     fold_names,
     fold_pins,
@@ -81,13 +81,15 @@ def switch_document(switch: Switch) -> Document:
         "by": switch.by,
         "reason": switch.reason,
         "at": switch.at,
+        "until": switch.until,
+        "source": switch.source,
     }
 
 
 def _class_document(
     reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
 ) -> Document:
-    switch = view.last_switch(reading.name)
+    last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
     return {
         "name": reading.name,
         "priority": reading.settings.priority,
@@ -111,7 +113,8 @@ def _class_document(
         "clients": _by_state(clients.items()),
         "applications": _applications(clients),
         "reason": view.class_reasons().get(reading.name, ""),
-        "last_switch": None if switch is None else switch_document(switch),
+        "switch": None if in_force is None else switch_document(in_force),
+        "last_switch": None if last is None else switch_document(last),
     }
 
 

@@ -1,9 +1,9 @@
-"""What metrics, HTTP and `status` may read of the running process, and the two orders they may give it.
+"""What metrics, HTTP and `status` may read of the running process, and the orders they may give it.
 
 Owns: the shape of that view (`ProcessView`), and how many application names one class may show.
 Does not know: sockets, the event loop, who implements the view, how anything is displayed.
 
-Every call is synchronous, cheap and free of side effects except the two orders: a scrape happens between two
+Every call is synchronous, cheap and free of side effects except the orders: a scrape happens between two
 events of the proxy and sees one consistent moment.
 """
 
@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.switchboard import Switch
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import OTHER, Measures
 
@@ -87,21 +88,6 @@ class PreparedStatements:
     on_servers: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """The last order given to a class, by whom and why; `at` in Unix seconds."""
-
-    class_name: str
-    state: ClassState
-    by: str
-    reason: str
-    at: float
-
-
-class SwitchRefused(Exception):  # noqa: N818 - says what happened to the order
-    """An order that cannot be carried out; the text is one sentence for the person who gave it."""
-
-
 class ProcessView(Protocol):
     """The running process, as far as people and Prometheus may see it."""
 
@@ -148,13 +134,18 @@ class ProcessView(Protocol):
         """Whether new clients are served, and a sentence that says so or why not. No secrets: anybody may read it."""
 
     def last_switch(self, class_name: str) -> Switch | None:
-        """The last order for this class since the process started."""
+        """The last order for this class since the process started, or one from before that is in force."""
 
-    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
-        """No new grants for this class; waiters keep their place. Raises SwitchRefused."""
+    def switch_in_force(self, class_name: str) -> Switch | None:
+        """The order that decides what the class does now; None where the configuration does."""
 
-    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
-        """Grants go on. Raises SwitchRefused."""
+    def order_switch(
+        self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str
+    ) -> Switch:
+        """Pause, drain, reject or resume a class, for `seconds` or until the next order. Raises SwitchRefused."""
+
+    async def orders_saved(self) -> str | None:
+        """Wait until what was ordered would survive a restart. Returns a sentence where it would not."""
 
 
 def pinned_limit_of(reading: ClassSnapshot) -> int:

@@ -7,6 +7,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from proxy.admission.classes import ClassState
 from proxy.cli import status
 from proxy.cli.remote import DEFAULT_URL, address_of
 from proxy.cli.status import COLUMNS, command, show_wait
@@ -81,7 +82,7 @@ def test_the_totals(url):
 
 
 def test_a_paused_class_says_by_whom_and_why(url, view):
-    view.order_pause("bulk", by="anna", reason="import storm")
+    view.order_switch("bulk", ClassState.PAUSED, by="anna", reason="import storm")
 
     at = time.strftime("%H:%M:%S", time.localtime(view.switches["bulk"].at))
     assert f"paused by anna at {at}: import storm" in run("--url", url).output
@@ -90,7 +91,7 @@ def test_a_paused_class_says_by_whom_and_why(url, view):
 def test_a_class_that_is_held_back_shows_both_limits(monkeypatch):
     assert status._row(
         {"name": "bulk", "used": 3, "reserved": 2, "limit": 30, "adaptive_limit": 12, "borrowed": 1, "waiting": 0,
-         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "last_switch": None}
+         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "switch": None}
     )[3] == "12 (of 30)"  # fmt: skip
 
 

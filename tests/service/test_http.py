@@ -135,21 +135,61 @@ async def test_the_last_order_is_shown_with_who_and_why(client):
     )  # fmt: skip
 
 
-async def test_every_switch_leaves_an_audit_line(client):
-    with capture_logs() as lines:
-        await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+@pytest.mark.parametrize(
+    ("order", "state"),
+    [("pause", "paused"), ("drain", "draining"), ("reject", "rejecting"), ("resume", "running")],
+)
+async def test_every_order_has_a_path_and_reaches_the_class(client, view, order, state):
+    answer = await client.post(f"/classes/bulk/{order}", data=ORDER, headers=JSON)
 
-    (line,) = [line for line in lines if line["event"] == "switch"]
-    assert line == {
-        "event": "switch",
-        "log_level": "warning",
-        "class_name": "bulk",
-        "order": "pause",
-        "state": "paused",
-        "by": "anna",
-        "reason": "import storm",
-        "remote": "127.0.0.1",
-    }
+    assert (await answer.json())["state"] == state
+    assert state_of(view, "bulk").value == state
+
+
+async def test_an_order_may_end_by_itself_and_says_where_it_came_from(client):
+    order = json.dumps({"by": "anna", "for": "10m"})
+
+    switch = await (await client.post("/classes/bulk/pause", data=order, headers=JSON)).json()
+
+    assert switch["until"] - switch["at"] == 600
+    assert switch["source"] == "http 127.0.0.1"
+
+
+async def test_an_order_that_a_restart_would_forget_is_in_force_and_says_so(client, view):
+    view.not_saved = "orders.json cannot be written: No space left on device"
+
+    answer = await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)
+
+    assert (await answer.json())["not_saved"] == view.not_saved
+    assert state_of(view, "bulk") is ClassState.PAUSED
+
+
+@pytest.fixture
+async def guarded_client(view):
+    async with TestClient(TestServer(build_application(view, HttpSettings(switch_token="correct-horse")))) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "Bearer wrong-horse", "Bearer ", "Basic correct-horse", "correct-horse"]
+)
+async def test_without_the_token_nothing_is_switched_and_everything_can_be_read(guarded_client, view, authorization):
+    headers = JSON if authorization is None else JSON | {"Authorization": authorization}
+
+    answer = await guarded_client.post("/classes/bulk/pause", data=ORDER, headers=headers)
+
+    assert answer.status == 401
+    assert "PGHEADROOM_TOKEN" in (await answer.json())["error"]
+    assert state_of(view, "bulk") is ClassState.RUNNING
+    status = await (await guarded_client.get("/status")).json()
+    assert (status["switches_need_token"], "horse" in str(status)) == (True, False)
+
+
+async def test_with_the_token_an_order_is_taken(guarded_client, view):
+    headers = JSON | {"Authorization": "Bearer correct-horse"}
+
+    assert (await guarded_client.post("/classes/bulk/pause", data=ORDER, headers=headers)).status == 200
+    assert state_of(view, "bulk") is ClassState.PAUSED
 
 
 async def test_an_unknown_class_is_told_which_there_are(client):
@@ -170,6 +210,10 @@ async def test_an_unknown_class_is_told_which_there_are(client):
         ('{"reason": "storm"}', "by is missing"),
         ('{"by": "  "}', "by is missing"),
         ('{"by": 7}', "by must be text"),
+        ('{"by": "anna", "for": "soon"}', "10m"),
+        ('{"by": "anna", "for": "0"}', "10m"),
+        ('{"by": "anna", "for": "9999d"}', "366d"),
+        ('{"by": "anna", "for": true}', "10m"),
         (json.dumps({"by": "anna", "reason": "x" * 301}), "longer than 300"),
     ],
 )
@@ -181,14 +225,11 @@ async def test_a_body_that_cannot_be_read_is_refused_in_words(client, view, body
     assert state_of(view, "bulk") is ClassState.RUNNING
 
 
-async def test_control_characters_never_reach_the_log(client):
+async def test_control_characters_never_reach_the_log(client, view):
     order = json.dumps({"by": "anna\n", "reason": "\x1b[2Jstorm\nfake line"})
-    with capture_logs() as lines:
-        await client.post("/classes/bulk/pause", data=order, headers=JSON)
+    await client.post("/classes/bulk/pause", data=order, headers=JSON)
 
-    assert [(line["by"], line["reason"]) for line in lines if line["event"] == "switch"] == [
-        ("anna", "[2Jstorm fake line")
-    ]
+    assert (view.switches["bulk"].by, view.switches["bulk"].reason) == ("anna", "[2Jstorm fake line")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector, process_registry, render
@@ -154,7 +155,7 @@ async def test_written_in_pieces_it_is_the_text_that_prometheus_client_writes(mo
 
 async def test_a_paused_class_is_one(scrape):
     view = bad_day()
-    view.order_pause("bulk", by="anna", reason="")
+    view.order_switch("bulk", ClassState.PAUSED, by="anna", reason="")
 
     paused = await scraped(view)
 

@@ -13,6 +13,18 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 BULK = "[...document.querySelectorAll('.class')].find(row => row.querySelector('.name').textContent.startsWith('bulk'))"
 
 
+def button(label):
+    return f"[...{BULK}.querySelectorAll('.act button')].find(one => one.textContent === '{label}')"
+
+
+async def give_order(page, label, length=""):
+    await page.evaluate(f"{button(label)}.click()")
+    await page.evaluate("document.getElementById('by').value = 'anna'")
+    await page.evaluate("document.getElementById('reason').value = 'import storm'")
+    await page.evaluate(f"document.getElementById('length').value = '{length}'")
+    await page.evaluate("document.getElementById('send').click()")
+
+
 @pytest.fixture
 def view():
     return bad_day()
@@ -47,15 +59,42 @@ async def test_the_numbers_move_without_a_reload(page, view):
 
 
 async def test_pause_from_the_page(page, view):
-    await page.evaluate(f"{BULK}.querySelector('button').click()")
-    await page.evaluate("document.getElementById('by').value = 'anna'")
-    await page.evaluate("document.getElementById('reason').value = 'import storm'")
-    await page.evaluate("document.getElementById('send').click()")
+    await give_order(page, "Pause")
 
     await page.until(f"{BULK}.querySelector('.ordered').textContent.includes('anna')")
     assert view.snapshot().of_class("bulk").state is ClassState.PAUSED
-    assert await page.evaluate(f"{BULK}.querySelector('button').textContent") == "Resume"
+    assert await page.evaluate(f"{button('Pause')}.disabled")
+    assert not await page.evaluate(f"{button('Resume')}.disabled")
     assert not await page.evaluate("document.getElementById('dialog').open")
+
+
+@pytest.mark.parametrize(
+    ("label", "state"),
+    [("Drain", ClassState.DRAINING), ("Reject", ClassState.REJECTING)],
+)
+async def test_the_other_orders_from_the_page_and_back(page, view, label, state):
+    await give_order(page, label, length="15m")
+
+    await page.until(f"{BULK}.querySelector('.pill').textContent === '{state.value}'")
+    switch = view.switches["bulk"]
+    assert (switch.state, switch.until - switch.at) == (state, 900)
+    await give_order(page, "Resume")
+    await page.until(f"{BULK}.querySelector('.pill').hidden")
+    assert view.snapshot().of_class("bulk").state is ClassState.RUNNING
+
+
+async def test_the_page_asks_for_the_token_where_orders_need_one(view, tmp_path):
+    server = HttpServer(view, HttpSettings(port=0, switch_token="correct-horse"))
+    port = await server.start()
+    async with open_page(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        await page.until("document.querySelectorAll('.class').length === 4")
+        await give_order(page, "Pause")
+        await page.until("document.getElementById('problem').textContent.includes('http.switch_token')")
+        assert view.snapshot().of_class("bulk").state is ClassState.RUNNING
+        await page.evaluate("document.getElementById('token').value = 'correct-horse'")
+        await page.evaluate("document.getElementById('send').click()")
+        await page.until(f"{BULK}.querySelector('.ordered').textContent.includes('anna')")
+    await server.stop()
 
 
 async def test_a_name_chosen_by_a_client_stays_text(page, view):

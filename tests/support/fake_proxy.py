@@ -10,19 +10,21 @@ from structlog.testing import capture_logs
 from proxy.service.http import HttpServer, HttpSettings
 from proxy.service.view import ProcessView
 
+ANY_PORT = HttpSettings(port=0)
+
 
 @contextmanager
-def served(view: ProcessView) -> Iterator[str]:
+def served(view: ProcessView, settings: HttpSettings = ANY_PORT) -> Iterator[str]:
     """The base URL of a server for this view, in a thread with a loop of its own; its log stays out of the output."""
     with capture_logs():
-        yield from _served(view)
+        yield from _served(view, settings)
 
 
-def _served(view: ProcessView) -> Iterator[str]:
+def _served(view: ProcessView, settings: HttpSettings) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fake-proxy")
     thread.start()
-    server = HttpServer(view, HttpSettings(port=0))
+    server = HttpServer(view, settings)
     try:
         port = asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
         yield f"http://127.0.0.1:{port}"

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, with_internal_class
 from proxy.admission.controller import Controller
 from proxy.admission.snapshot import Snapshot
+from proxy.service.switchboard import Switch, SwitchRefused
 from proxy.service.view import (
     ClientKey,
     ClientState,
     PinKey,
     PreparedStatements,
     ServerConnectionCounts,
-    Switch,
-    SwitchRefused,
     Unmatched,
     UnmatchedName,
 )
@@ -57,6 +56,7 @@ class FakeView:
         self.seen_unmatched = Unmatched()
         self.reasons: dict[str, str] = {}
         self.switches: dict[str, Switch] = {}
+        self.not_saved: str | None = None
         self._next_client = 1
 
     def ask(self, class_name: str, clients: int, *, waited: float = 0.0) -> list[ClientId]:
@@ -120,20 +120,33 @@ class FakeView:
     def last_switch(self, class_name: str) -> Switch | None:
         return self.switches.get(class_name)
 
-    def order_pause(self, class_name: str, *, by: str, reason: str) -> Switch:
-        return self._order(class_name, ClassState.PAUSED, by, reason)
+    def switch_in_force(self, class_name: str) -> Switch | None:
+        switch = self.switches.get(class_name)
+        return None if switch is None or switch.state is ClassState.RUNNING else switch
 
-    def order_resume(self, class_name: str, *, by: str, reason: str) -> Switch:
-        return self._order(class_name, ClassState.RUNNING, by, reason)
-
-    def _order(self, class_name: str, state: ClassState, by: str, reason: str) -> Switch:
+    def order_switch(
+        self,
+        class_name: str,
+        state: ClassState,
+        *,
+        by: str,
+        reason: str = "",
+        seconds: float | None = None,
+        source: str = "",
+    ) -> Switch:
         names = [one.name for one in self.snapshot().classes]
         if class_name not in names:
-            raise SwitchRefused(f'there is no class "{class_name}"; the classes are {", ".join(names)}')
+            raise SwitchRefused(
+                f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True
+            )
         self.controller.set_state(class_name, state, self.now)
-        switch = Switch(class_name, state, by, reason, STARTED + self.now)
+        at = STARTED + self.now
+        switch = Switch(class_name, state, by, reason, at, None if seconds is None else at + seconds, source)
         self.switches[class_name] = switch
         return switch
+
+    async def orders_saved(self) -> str | None:
+        return self.not_saved
 
 
 def bad_day() -> FakeView:

@@ -286,6 +286,28 @@ def session_parameters() -> Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretText:
+    """A secret in printable ASCII, as a header can carry it. Findings never show what was read."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+    def _validated(self, value: object) -> object:
+        if value is None or value == "":
+            return None
+        if isinstance(value, str) and re.fullmatch(r"[!-~]+", value):
+            return value
+        raise PydanticCustomError(SAID_IN_FULL, "{sentence}", {"sentence": "allowed: ASCII text without spaces"})
+
+
+def secret_text() -> SecretText:
+    return SecretText()
+
+
+@dataclass(frozen=True, slots=True)
 class Secrets:
     """Users with their secrets. Findings name the user and never show what was read."""
 

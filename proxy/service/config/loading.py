@@ -50,7 +50,9 @@ def load_config_text(
 
 def config_hash(config: Config) -> str:
     """Twelve digits that change when a setting changes. No password is part of it."""
-    settings = config.model_dump(mode="python", by_alias=True, exclude={"upstream": True, "auth": {"users"}})
+    settings = config.model_dump(
+        mode="python", by_alias=True, exclude={"upstream": True, "auth": {"users"}, "http": {"switch_token"}}
+    )
     settings["upstream"] = config.upstream.url.shown()
     settings["users"] = sorted(config.auth.users or ())
     text = json.dumps(settings, default=str, sort_keys=True)

@@ -85,10 +85,25 @@ class Http(Section):
     )
     port: Port = Field(default=9432, description="TCP port; 0 takes a free one")
     switches_from: Annotated[Literal["loopback", "anywhere"], fields.choice("loopback", "anywhere")] = Field(
-        default="loopback", description="who may pause and resume: loopback (this machine), or anywhere"
+        default="loopback", description="where orders are taken from: loopback (this machine), or anywhere"
+    )
+    switch_token: Annotated[str | None, fields.secret_text()] = Field(
+        default=None, repr=False, description="secret that an order has to bring; empty: nothing"
     )
     trusted_hosts: tuple[Annotated[str, fields.text("a host name")], ...] = Field(
         default=(), description="names, besides addresses and localhost, under which people open the page"
+    )
+
+
+class Switches(Section):
+    dir: OptionalFile = Field(
+        default=None, description="directory where a file pause-CLASS, drain-CLASS or reject-CLASS is a switch"
+    )
+    state_file: OptionalFile = Field(
+        default=None, description="file that keeps orders over a restart; empty: they end with the process"
+    )
+    audit_file: OptionalFile = Field(
+        default=None, description="file to which every order is appended as a line of JSON, besides the log"
     )
 
 
@@ -331,6 +346,7 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="where clients connect")
     http: Http = Field(default_factory=Http, description="metrics, health, the page")
+    switches: Switches = Field(default_factory=Switches, description="pause, drain, reject, resume")
     upstream: Upstream = Field(description="the server")
     auth: Auth = Field(default_factory=Auth, description="who may connect")
     budget: Budget = Field(default_factory=Budget, description="how many server connections there are")

@@ -1,0 +1,100 @@
+"""The orders in force as a file, so that they survive a restart.
+
+Owns: the form of the file, writing it so that a crash leaves the old one or the new one, reading what is left of it.
+Does not know: what the orders do, when they are written.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Final
+
+from proxy.admission.classes import ClassState
+from proxy.service.switchboard import Switch
+
+_VERSION: Final = 1
+
+
+class OrdersUnreadable(Exception):  # noqa: N818 - says what is
+    """The file is there and cannot be used; the text is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrders:
+    """What was in force, and a sentence for each entry that could not be read."""
+
+    switches: tuple[Switch, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def write_orders(path: Path, switches: Iterable[Switch]) -> None:
+    """Replace the file as one step; it is on the disk when this returns. Blocks. Raises OSError."""
+    document = {"version": _VERSION, "switches": [asdict(one) for one in switches]}
+    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        try:
+            json.dump(document, new, indent=1)
+            new.write("\n")
+            new.flush()
+            os.fsync(new.fileno())
+            os.replace(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    # Without it the new name may be lost in a crash of the machine, and the old orders come back.
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_orders(path: Path) -> StoredOrders:
+    """What `write_orders` wrote; nothing where there is no file. Raises OrdersUnreadable."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return StoredOrders()
+    except OSError as problem:
+        raise OrdersUnreadable(f"{path} cannot be read: {problem.strerror}") from None
+    except ValueError as problem:
+        raise OrdersUnreadable(f"{path} is no JSON: {problem}") from None
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise OrdersUnreadable(f"{path} is not a file of orders, version {_VERSION}")
+    problems: list[str] = []
+    return StoredOrders(tuple(_entries(document, "switches", _switch, problems)), tuple(problems))
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that the next order does not write over it. Raises OSError."""
+    return path.rename(path.with_name(f"{path.name}.unreadable"))
+
+
+def _entries(
+    document: dict[str, Any], key: str, read: Callable[[dict[str, Any]], Switch], problems: list[str]
+) -> Iterable[Switch]:
+    entries = document.get(key, [])
+    for entry in entries if isinstance(entries, list) else []:
+        try:
+            yield read(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            problems.append(f"{key}: {entry!r} is no order: {type(problem).__name__} {problem}")
+
+
+def _switch(entry: dict[str, Any]) -> Switch:
+    until = entry["until"]
+    return Switch(
+        str(entry["class_name"]),
+        ClassState(entry["state"]),
+        str(entry["by"]),
+        str(entry["reason"]),
+        float(entry["at"]),
+        None if until is None else float(until),
+        str(entry.get("source", "")),
+    )

@@ -1,0 +1,263 @@
+"""Carries out orders: in force at once, over when their time is, written down, told in the audit.
+
+Owns: the switchboard of the running process, the timer of the next end, the look at the flag files, saving.
+Does not know: what a paused class is (the admission core does), HTTP, commands.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from proxy.admission.classes import ClassState
+from proxy.service.audit import Audit, shown_time
+from proxy.service.flag_files import LOOK_EVERY_SECONDS, FlagDirectory, FlagFile
+from proxy.service.order_store import OrdersUnreadable, put_aside, read_orders, write_orders
+from proxy.service.switchboard import STATES, Switch, Switchboard, SwitchRefused
+from proxy.session.tasks import TaskGroup
+
+log = structlog.get_logger("pgheadroom")
+
+# Timers of the loop stand still while a machine sleeps and know nothing of a clock that is set: looked at again.
+_LONGEST_TIMER_SECONDS: Final = 60.0
+_ORDER_OF: Final = {state: order for order, state in STATES.items()}
+
+
+class Steered(Protocol):
+    """What orders act on."""
+
+    def class_names(self) -> Iterable[str]: ...
+
+    def state_of(self, class_name: str) -> ClassState: ...
+
+    def apply_state(self, class_name: str, state: ClassState) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringFiles:
+    """Files that the configuration names."""
+
+    flags: Path | None = None
+    state: Path | None = None
+    audit: Path | None = None
+
+
+class Steering:
+    """`start` once, `close` once; in between orders may come from anywhere in the loop."""
+
+    def __init__(
+        self,
+        steered: Steered,
+        files: SteeringFiles,
+        tasks: TaskGroup,
+        loop: asyncio.AbstractEventLoop,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.board = Switchboard()
+        self.audit = Audit(files.audit)
+        self._steered = steered
+        self._state_file = files.state
+        self._flags = FlagDirectory(files.flags) if files.flags is not None else None
+        self._flag_problem: str | None = None
+        self._strangers: frozenset[Path] = frozenset()
+        self._tasks = tasks
+        self._loop = loop
+        self._now = wall_clock
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._flag_timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._is_unsaved = False
+        self.save_problem: str | None = None
+
+    # -- the beginning and the end ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """What was in force before a restart is so again, but for what ended meanwhile. Reads files."""
+        if self._state_file is not None:
+            self._restore(self._state_file)
+        self.settle()
+        self._look_at_flags()
+
+    async def close(self) -> None:
+        """No order after this. What was ordered is on the disk."""
+        for timer in (self._end_timer, self._flag_timer):
+            if timer is not None:
+                timer.cancel()
+        await self.saved()
+
+    def _restore(self, path: Path) -> None:
+        try:
+            stored = read_orders(path)
+        except OrdersUnreadable as problem:
+            self._put_aside(path, problem)
+            return
+        for sentence in stored.problems:
+            log.error("order_not_restored", why=sentence)
+        known, now = set(self._steered.class_names()), self._now()
+        for switch in stored.switches:
+            if switch.class_name not in known:
+                log.warning("order_not_restored", why=f'there is no class "{switch.class_name}" any more')
+            elif switch.until is not None and switch.until <= now:
+                log.info("switch_ended_meanwhile", class_name=switch.class_name, until=shown_time(switch.until))
+            else:
+                self.board.give(switch)
+                log.warning("switch_restored", **_facts(switch))
+
+    @staticmethod
+    def _put_aside(path: Path, problem: OrdersUnreadable) -> None:
+        """The proxy serves without its orders rather than not at all, and nobody is told a lie about them."""
+        try:
+            kept_as: str | None = str(put_aside(path))
+        except OSError:
+            kept_as = None
+        log.error("orders_unreadable", why=str(problem), kept_as=kept_as, now="no switch is in force")
+
+    # -- orders -------------------------------------------------------------------------------------------------------
+
+    def switch(
+        self,
+        class_name: str,
+        state: ClassState,
+        *,
+        by: str,
+        reason: str,
+        seconds: float | None = None,
+        source: str = "",
+    ) -> Switch:
+        """Carry out an order; it is in force when this returns. Raises SwitchRefused, and then nothing has changed."""
+        names = list(self._steered.class_names())
+        if class_name not in names:
+            raise SwitchRefused(
+                f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True
+            )
+        flag = self.board.flags.get(class_name)
+        if flag is not None:
+            raise SwitchRefused(f'class "{class_name}" is {flag.state} by a file; remove {flag.source}')
+        now = self._now()
+        switch = Switch(class_name, state, by, reason, now, None if seconds is None else now + seconds, source)
+        self.board.give(switch)
+        self._note(switch)
+        self._changed()
+        return switch
+
+    def settle(self) -> None:
+        """Bring every class into the state that is in force, and wake up when the next order ends."""
+        for class_name in self._steered.class_names():
+            order = self.board.in_force(class_name)
+            state = ClassState.RUNNING if order is None else order.state
+            if state is not self._steered.state_of(class_name):
+                self._steered.apply_state(class_name, state)
+        self._set_timer()
+
+    def classes_changed(self) -> None:
+        """Other classes are configured: orders for those that left are over."""
+        left = self.board.keep_classes(set(self._steered.class_names()), {})
+        for switch in left:
+            self._note_end(switch, why="the class left the configuration")
+        self.settle()
+        if left:
+            self._save()
+
+    def _changed(self) -> None:
+        self.settle()
+        self._save()
+
+    def _note(self, switch: Switch) -> None:
+        self.audit.note("switch", at=switch.at, order=_ORDER_OF[switch.state], **_facts(switch))
+
+    def _note_end(self, switch: Switch, *, why: str) -> None:
+        facts = {"class_name": switch.class_name, "was": switch.state.value, "by": switch.by, "reason": switch.reason}
+        self.audit.note("switch_ended", at=self._now(), why=why, **facts)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+        end = self.board.next_end()
+        if end is not None:
+            seconds = min(max(0.0, end - self._now()), _LONGEST_TIMER_SECONDS)
+            self._end_timer = self._loop.call_later(seconds, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        over = self.board.expire(self._now())
+        for switch in over:
+            self._note_end(switch, why="its time is over")
+        self.settle()
+        if over:
+            self._save()
+
+    # -- flag files ---------------------------------------------------------------------------------------------------
+
+    def _look_at_flags(self) -> None:
+        if self._flags is None:
+            return
+        files = self._flags.read_if_changed(self._now())
+        if self._flags.problem != self._flag_problem:
+            self._flag_problem = self._flags.problem
+            if self._flag_problem is not None:
+                log.error("switch_files_unreadable", why=self._flag_problem)
+        if files is not None:
+            self._see(files)
+        self._flag_timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look_at_flags)
+
+    def _see(self, files: list[FlagFile]) -> None:
+        known = set(self._steered.class_names())
+        strangers = frozenset(file.path for file in files if file.class_name not in known)
+        for path in strangers - self._strangers:
+            log.error("switch_file_of_no_class", path=str(path), classes=sorted(known))
+        self._strangers = strangers
+        flags = {file.class_name: _flag(file) for file in files if file.class_name in known}
+        changes = self.board.see_flags(flags, self._now())
+        for change in changes:
+            self._note(change)
+        if changes:
+            self.settle()
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._is_unsaved = self._state_file is not None
+        if self._is_unsaved and self._saving is None:
+            self._saving = self._tasks.spawn(self._save_all(), name="orders")
+
+    async def _save_all(self) -> None:
+        """In a thread: a disk may take long to say that it has written, and clients must not wait for it."""
+        assert self._state_file is not None, "nothing is saved without a file"
+        try:
+            while self._is_unsaved:
+                self._is_unsaved = False
+                await asyncio.to_thread(write_orders, self._state_file, list(self.board.switches.values()))
+                self.save_problem = None
+        except OSError as problem:
+            self.save_problem = f"{self._state_file} cannot be written: {problem.strerror}"
+            log.error("orders_not_saved", why=self.save_problem)  # noqa: TRY400 (no bug of ours)
+        finally:
+            self._saving = None
+
+    async def saved(self) -> str | None:
+        """Wait until the orders are on the disk. Returns why they are not."""
+        while self._saving is not None:
+            await asyncio.wait([self._saving])
+        return self.save_problem
+
+
+def _flag(file: FlagFile) -> Switch:
+    return Switch(file.class_name, STATES[file.order], file.by, file.reason, file.at, source=str(file.path))
+
+
+def _facts(switch: Switch) -> dict[str, object]:
+    """The keys of an order in the log."""
+    return {
+        "class_name": switch.class_name,
+        "state": switch.state.value,
+        "by": switch.by,
+        "reason": switch.reason,
+        "until": shown_time(switch.until),
+        "source": switch.source,
+    }

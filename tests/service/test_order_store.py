@@ -1,0 +1,71 @@
+"""The file of orders: written whole, read as far as it can be."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from proxy.admission.classes import ClassState
+from proxy.service import order_store
+from proxy.service.order_store import OrdersUnreadable, StoredOrders, put_aside, read_orders, write_orders
+from proxy.service.switchboard import Switch
+
+PAUSE = Switch("bulk", ClassState.PAUSED, "anna", "störm", 100.25, 160.5, "http 127.0.0.1")
+
+
+def test_what_was_written_is_read(tmp_path):
+    switches = (PAUSE, replace(PAUSE, class_name="cron", state=ClassState.REJECTING, until=None))
+    write_orders(tmp_path / "orders.json", switches)
+
+    assert read_orders(tmp_path / "orders.json") == StoredOrders(switches)
+    assert [path.name for path in tmp_path.iterdir()] == ["orders.json"]
+
+
+def test_no_file_is_no_orders(tmp_path):
+    assert read_orders(tmp_path / "orders.json") == StoredOrders()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', "\0\0\0"])
+def test_a_file_that_is_none_of_ours_says_so(tmp_path, text):
+    path = tmp_path / "orders.json"
+    path.write_text(text)
+
+    with pytest.raises(OrdersUnreadable, match=r"orders\.json"):
+        read_orders(path)
+
+
+def test_a_file_that_cannot_be_used_is_kept_beside(tmp_path):
+    path = tmp_path / "orders.json"
+    path.write_text("{")
+
+    assert put_aside(path).read_text() == "{"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("broken", [7, {}, {"class_name": "bulk"}, {**{"state": "sleeping"}}])
+def test_one_entry_that_cannot_be_read_costs_no_other(tmp_path, broken):
+    path = tmp_path / "orders.json"
+    write_orders(path, [PAUSE])
+    document = json.loads(path.read_text())
+    document["switches"].insert(0, broken)
+    path.write_text(json.dumps(document))
+
+    stored = read_orders(path)
+
+    assert stored.switches == (PAUSE,)
+    assert len(stored.problems) == 1
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "orders.json"
+    write_orders(path, [PAUSE])
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(order_store.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_orders(path, [])
+
+    assert read_orders(path).switches == (PAUSE,)
+    assert [one.name for one in tmp_path.iterdir()] == ["orders.json"]

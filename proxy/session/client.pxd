@@ -9,10 +9,9 @@ from proxy.session.gate cimport Gate
 from proxy.session.measures cimport ApplicationMeasures
 from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
-from proxy.session.server cimport Holder, ServerConnection
+from proxy.session.server cimport ServerConnection
 from proxy.session.session_state cimport SessionState
-from proxy.session.statements cimport ClientStatements, Statement
-from proxy.wire cimport prefilter
+from proxy.session.statements cimport ClientStatements
 from proxy.wire._compiled cimport Cursor
 
 
@@ -23,85 +22,55 @@ cdef int _DIALLING
 cdef int _LINKED
 cdef int _CLEANING
 cdef int _GONE
-cdef int _QUERY
-cdef int _SYNC
-cdef int _HEADER_BYTES
 
 
-cdef class ClientConnection(Holder):
+cdef class ClientConnection:
     cdef int _phase
-    cdef bint _backslash_escapes
-    cdef bint _is_clogged
-    cdef bint _unsynced
-    cdef bint _late_copy
-    cdef bint _copied
-    cdef bint _server_paused
-    cdef bint _unbounded
-    cdef bint _has_portal
-    cdef bint _cancel_when_injected
-    cdef bint _is_going_on
-    cdef bint _one_statement
-    cdef bint _may_be_skipped
-    cdef public bint holds_slot
-    cdef public bint session_hold
-    cdef public ServerConnection server
-    cdef public object id
-    cdef public str class_name
-    cdef public Settings settings
-    cdef public Pool pool
-    cdef SessionState _state
-    cdef Backlog _backlog
-    cdef object _local
-    cdef Cursor _cursor
-    cdef Gate _gate
-    cdef ApplicationMeasures _measures
-    cdef double _asked_at
-    cdef double _granted_at
-    cdef ClientStatements _statements
-    cdef object _desk
-    cdef object _closed
-    cdef public object identity
-    cdef public object process_id
-    cdef object _dialect
-    cdef object _lone_timer
+    cdef object _entering
+    cdef object _fitting
+    cdef public object link  # a Link: `linked` knows this class, and not the other way round
+    cdef public object local
     cdef public object listening
+    cdef bint _holds_slot
+    cdef public double asked_at
+    cdef double _granted_at
+    cdef public bint is_unbounded
+    cdef readonly Cursor cursor
+    cdef readonly Backlog backlog
+    cdef bint _backlog_is_begun
+    cdef bint _is_clogged
+    cdef bint _server_paused
+    cdef public Settings settings
+    cdef readonly object dialect
+    cdef readonly bint backslash_escapes
+    cdef public SessionState state
+    cdef public ClientStatements statements
+    cdef readonly object desk
+    cdef readonly Gate gate
+    cdef ApplicationMeasures _measures
+    cdef object _closed
+    cdef readonly object id
+    cdef readonly object identity
+    cdef readonly object transport
+    cdef readonly str class_name
+    cdef readonly bint session_hold
+    cdef readonly bint one_statement
+    cdef readonly Pool pool
+    cdef public object process_id
 
     cpdef data_received(self, bytes data)
     cpdef bint _may_be_usual(self)
+    cpdef bint is_pinned(self)
+    cpdef bint is_mid_message(self)
+    cpdef keep(self, bytes buffer, facts)
 
-    @cython.locals(name_at=Py_ssize_t, parse_end=Py_ssize_t)
-    cpdef bint _sent_at_once(self, bytes data)
-
-    @cython.locals(server=ServerConnection, now=double)
-    cpdef bint _query_sent(self, bytes data)
-
-    @cython.locals(
-        server=ServerConnection, now=double, statements=ClientStatements, settings=Settings, statement=Statement,
-        name=bytes, own_name=bytes)
-    cpdef bint _bound_sent(self, bytes data, Py_ssize_t name_at)
-
-    @cython.locals(server=ServerConnection, now=double, statements=ClientStatements, text_at=Py_ssize_t)
-    cpdef bint _unnamed_sent(self, bytes data, Py_ssize_t parse_end)
-
-    @cython.locals(server=ServerConnection, pool=Pool, settings=Settings)
-    cpdef ServerConnection _link_at_once(self, bytes buffer, facts, double now)
-    cpdef bint _must_hold(self)
-
-    @cython.locals(server=ServerConnection, seen=Examination)
-    cpdef _forward(self, bytes buffer, facts)
-
-    @cython.locals(was_copying=bint, of_copy=bint)
-    cpdef _send(self, ServerConnection server, bytes buffer, facts, Examination seen)
-    cpdef bytes _translated(self, ServerConnection server, bytes buffer, facts, Examination seen)
-    cpdef _note_unnamed(self, ServerConnection server, bytes buffer, Examination seen)
-
-    @cython.locals(seen=Examination, server=ServerConnection, now=double)
+    @cython.locals(seen=Examination, now=double, block_at=Py_ssize_t)
     cpdef _begin(self, bytes buffer, facts)
-    cpdef bint _is_pinned(self)
-
-    @cython.locals(server=ServerConnection)
-    cpdef unit_may_be_over(self)
+    cpdef granted_at_once(self, double now)
+    cpdef linked(self, link)
+    cpdef ClientStatements own_statements(self)
 
     @cython.locals(now=double)
-    cpdef _release_server(self, ServerConnection server)
+    cpdef give_back(self, ServerConnection server)
+    cpdef unit_is_over(self)
     cpdef _give_slot_back(self, double now)

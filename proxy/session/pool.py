@@ -48,8 +48,11 @@ _DIAL_CRASHED: Final = ErrorFields(
 class Granted(Protocol):
     """A holder of a slot that waits here for its server connection."""
 
-    settings: Settings | None
-    class_name: str
+    @property
+    def settings(self) -> Settings | None: ...
+
+    @property
+    def class_name(self) -> str: ...
 
     @property
     def urgency(self) -> int: ...

@@ -64,6 +64,11 @@ class SessionState:
         """Its connection is not as it is said to be."""
         return bool(self.pins or self.unsure or self.asked or self.ignored)
 
+    @property
+    def is_to_be_settled(self) -> bool:
+        """Before its connection is anybody else's, the server is to be asked, or told to discard."""
+        return bool(self.unsure or self.ignored)
+
     def changed(self, seen: Examination, table: SettingsTable, *settings: Settings) -> None:
         """A statement has been sent that changes parameters; `settings` are those that it may have found."""
         self.unsure |= seen.sets

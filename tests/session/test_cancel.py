@@ -11,26 +11,17 @@ from proxy.wire.startup import encode_cancel_request
 from tests.session.fake_server import FakeServer, Session
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
-from tests.support.wire_client import Answer, WireClient, query
+from tests.support.wire_client import WireClient, query
 
 ONE_SLOT = {"classes": {"all": {"limit": 1, "queue": {"timeout": "20s"}}}}
 FOREVER = "select pg_sleep(60)"
-
-
-async def cancelled(client: WireClient) -> Answer:
-    """The answer to what runs, cancelled until it comes: a server forgets a cancel that comes before the query."""
-    answer = asyncio.create_task(client.answer())
-    while not answer.done():
-        await client.ask_to_cancel()
-        await asyncio.wait({answer}, timeout=0.1)
-    return await answer
 
 
 async def test_a_running_query_is_cancelled(run_proxy: RunProxy) -> None:
     proxy = await run_proxy()
     client = await proxy.connect()
     await client.send(query(FOREVER))
-    answer = await cancelled(client)
+    answer = await client.cancelled()
     assert (answer.codes, answer.status) == (["57014"], "I")
     assert await client.value("select 1") == "1"
 
@@ -40,7 +31,7 @@ async def test_a_query_in_a_transaction_is_cancelled_and_the_transaction_fails(r
     client = await proxy.connect()
     await client.query("begin")
     await client.send(query(FOREVER))
-    answer = await cancelled(client)
+    answer = await client.cancelled()
     assert (answer.codes, answer.status) == (["57014"], "E")
     assert (await client.query("rollback")).status == "I"
 
@@ -170,7 +161,7 @@ async def test_protocol_3_2_has_a_longer_key(run_proxy: RunProxy) -> None:
     assert (len(old.secret_key), len(new.secret_key)) == (4, 32)
     await new.send(query(FOREVER))
     await new.ask_to_cancel(key=new.secret_key[:4])
-    assert (await cancelled(new)).codes == ["57014"]
+    assert (await new.cancelled()).codes == ["57014"]
     assert proxy.measures.cancels_unknown == 1
 
 

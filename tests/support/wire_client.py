@@ -201,6 +201,14 @@ class WireClient:
             await reader.read()
         writer.close()
 
+    async def cancelled(self) -> "Answer":
+        """The answer to what runs, cancelled until it comes: a server forgets a cancel that overtakes its query."""
+        answer = asyncio.create_task(self.answer())
+        while not answer.done():
+            await self.ask_to_cancel()
+            await asyncio.wait({answer}, timeout=0.1)
+        return await answer
+
     async def is_at_end(self) -> bool:
         """The other side has closed, and has said nothing more."""
         async with asyncio.timeout(_READ_SECONDS):

@@ -1,0 +1,88 @@
+"""A client between AuthenticationOk and its first ReadyForQuery.
+
+Owns: the order of entering: a place in the class, a server connection where the login needs one, the greeting.
+Does not know: how a login is proved (`client_login`), how a connection is made fit (`fitting`).
+
+A server connection is needed for the parameters of a database and user that nobody has used yet, for startup parameters
+whose values the server has not been seen to accept, and in session mode for as long as the client stays.
+"""
+
+from typing import TYPE_CHECKING
+
+from proxy.admission.decisions import Grant, Refuse, StillWaiting
+from proxy.session import linked, refusals
+from proxy.session.parameters import Settings
+from proxy.session.server import ServerConnection
+from proxy.wire import messages
+
+if TYPE_CHECKING:
+    from proxy.session.client import ClientConnection
+
+
+class Entering:
+    """Stands for `client` at the door, where the answer is about its place and not about a slot."""
+
+    def __init__(self, client: "ClientConnection") -> None:
+        self.id = client.id
+        self._client = client
+
+    def begin(self) -> None:
+        client, desk = self._client, self._client.desk
+        name = client.class_name
+        desk.door.join(self, name, desk.queue_timeout(name), desk.flow(client.identity, name))
+
+    # -- a place ------------------------------------------------------------------------------------------------------
+
+    def granted(self, grant: Grant) -> None:
+        client, table = self._client, self._client.pool.table
+        if not client.session_hold and table.is_known:
+            client.settings = table.settings_or_none(client.identity.parameters)
+            if client.settings is not None:
+                self._greet()
+                client.entered()
+                return
+        client.request_slot(unbounded=client.session_hold)
+
+    def refused(self, refusal: Refuse) -> None:
+        self._client.desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
+        self._client.end(refusals.no_place(refusal))
+
+    def still_waiting(self, event: StillWaiting) -> None:
+        self._client.still_waiting(event)
+
+    # -- a server connection ------------------------------------------------------------------------------------------
+
+    def wanted_settings(self) -> Settings:
+        table, parameters = self._client.pool.table, self._client.identity.parameters
+        return table.settings_or_none(parameters) or table.intern({**table.neutral.values, **parameters})
+
+    def server_fit(self, server: ServerConnection) -> None:
+        """It has taken the client's startup parameters."""
+        client = self._client
+        client.settings = server.settings
+        if not client.session_hold:
+            client.give_back(server)
+            self._greet()
+            client.entered()
+            return
+        link = linked.Link(client, server)
+        server.client = link
+        client.linked(link)
+        self._greet()
+        link.flush_backlog()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        client, desk = self._client, self._client.desk
+        assert client.settings is not None, "a client enters with known settings"
+        client.read_dialect()
+        client.process_id, key = desk.keys.issue(client, client.identity.minor_version)
+        own = client.settings.values
+        greeting = [
+            messages.parameter_status(name, own.get(name.lower(), value))
+            for name, value in client.pool.table.reported.items()
+        ]
+        greeting += (messages.backend_key_data(client.process_id, key), messages.ready_for_query(b"I"))
+        client.transport.write(b"".join(greeting))
+        desk.measures.logins += 1

@@ -65,12 +65,23 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _state(one: dict[str, Any]) -> str:
-    order = one["switch"]
+    order, schedule = one["switch"], one["schedule"]
+    if order is None and schedule is not None:
+        return _scheduled(str(one["state"]), schedule)
     if order is None:
         return str(one["state"])
     since = time.strftime("%H:%M:%S", time.localtime(order["at"]))
     why = f": {order['reason']}" if order["reason"] else ""
     return f"{one['state']} by {order['by']} at {since}{when(order['until'])}{why}"
+
+
+def _scheduled(state: str, schedule: dict[str, Any]) -> str:
+    """What the windows of time of a class do now, or when they do something next."""
+    now = schedule["now"]
+    if not now["windows"]:
+        return state if schedule["next_change_at"] is None else f"{state}{when(schedule['next_change_at'])}"
+    why = f": {now['reason']}" if now["reason"] else ""
+    return f"{state} by schedule{when(schedule['next_change_at'])}{why}"
 
 
 def _totals(document: dict[str, Any]) -> list[str]:

@@ -7,9 +7,13 @@ Every number in the configuration is that of one instance. `total: auto` is what
 divided by `instances`.
 """
 
-from proxy.admission.classes import INTERNAL_LIMIT, BudgetSettings, ClassSettings, with_internal_class
+from collections.abc import Collection, Mapping
+
+from proxy.admission.classes import INTERNAL_LIMIT, BudgetSettings, ClassSettings, ClassState, with_internal_class
 from proxy.admission.classification import Classifier, MatchEntry
-from proxy.service.config.model import Config, Match, PriorityClass
+from proxy.service.config.model import Config, Match, PriorityClass, Schedule
+from proxy.service.config.units import show_time_of_day
+from proxy.service.schedule import DAYS, MINUTES_PER_DAY, Window
 from proxy.service.server_facts import ServerFacts
 
 
@@ -70,6 +74,47 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         lend_memory_seconds=one.lend_memory,
         notify_after_seconds=one.notify_after,
     )
+
+
+def windows(one: PriorityClass) -> tuple[Window, ...]:
+    """The windows of time of a class."""
+    return tuple(map(_window, one.schedules))
+
+
+def _window(one: Schedule) -> Window:
+    days = frozenset(day for group in one.days for day in group)
+    return Window(
+        days or frozenset(range(len(DAYS))),
+        one.start,
+        one.end if one.end > one.start else one.end + MINUTES_PER_DAY,
+        one.time_zone,
+        one.limit,
+        None if one.state is None else ClassState(one.state),
+        one.reason or "",
+        _window_text(one, days),
+    )
+
+
+def _window_text(one: Schedule, days: Collection[int]) -> str:
+    """As people say it: "mon,tue 9:00-18:00 Europe/Berlin"."""
+    names = ",".join(name for day, name in enumerate(DAYS) if day in days)
+    hours = f"{show_time_of_day(one.start)}-{show_time_of_day(one.end)}"
+    return f"{names or 'daily'} {hours} {one.time_zone.key}"
+
+
+def with_limits(config: Config, limits: Mapping[str, int]) -> Config:
+    """The configuration with other limits of classes; pins never go above them."""
+    if not limits:
+        return config
+    classes = {
+        name: one.model_copy(update=_limited(one, limits[name])) if name in limits else one
+        for name, one in config.classes.items()
+    }
+    return config.model_copy(update={"classes": classes})
+
+
+def _limited(one: PriorityClass, limit: int) -> dict[str, int | None]:
+    return {"limit": limit, "pinned_limit": None if one.pinned_limit is None else min(one.pinned_limit, limit)}
 
 
 def pinned_limit(one: PriorityClass) -> int:

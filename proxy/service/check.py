@@ -9,6 +9,8 @@ The process refuses to start, and a reload is refused, where a finding is an err
 from proxy.admission.classes import INTERNAL_CLASS
 from proxy.service.budget import budget_settings, capacity, pinned_limit, usable_total
 from proxy.service.check_access import report_access
+from proxy.service.check_schedules import report_schedules
+from proxy.service.config.errors import Path, key_text
 from proxy.service.config.model import Config, PriorityClass
 from proxy.service.config.units import show_seconds
 from proxy.service.findings import Finding, Reporter, Severity
@@ -46,6 +48,7 @@ def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
     _report_total(report, config, facts)
     for name, one in config.classes.items():
         _report_class(report, name, one)
+    report_schedules(report, config)
     _report_headroom(report, config)
     if config.pool.retry_min > config.pool.retry_max:
         report.error(("pool", "retry_min"), "longer than retry_max", "lower pool.retry_min, or raise pool.retry_max")
@@ -243,11 +246,18 @@ def _report_reach(report: Reporter, config: Config, total: int, name: str, one: 
     if reach < 1:
         text = f"no slot can ever be given to this class: what is {why} and the headroom take all {total}"
         report.error(where, text, f"reserve a slot in classes.{name}.reserved, or lower the reservations of others")
-    elif one.limit > reach:
-        kind = "sessions" if in_session_mode else "slots"
-        text = f"limit is {one.limit}, but at most {reach} {kind} fit: the rest of {total} is {why}, or headroom"
-        report.warning(where, text, f"set classes.{name}.limit to at most {reach}")
-    elif not in_session_mode:
+        return
+    limits: dict[Path, int] = {where: one.limit} | {
+        ("classes", name, "schedules", position, "limit"): schedule.limit
+        for position, schedule in enumerate(one.schedules)
+        if schedule.limit is not None
+    }
+    for place, limit in limits.items():
+        if limit > reach:
+            kind = "sessions" if in_session_mode else "slots"
+            text = f"limit is {limit}, but at most {reach} {kind} fit: the rest of {total} is {why}, or headroom"
+            report.warning(place, text, f"set {key_text(place)} to at most {reach}")
+    if one.limit <= reach and not in_session_mode:
         _report_pins(report, config, total, name, one)
 
 

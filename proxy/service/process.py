@@ -5,7 +5,8 @@ Does not know: how configuration is read, signals and exit codes (`cli.serve`), 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from time import time as wall_clock
 
 import structlog
 
@@ -59,6 +60,7 @@ class Process:
         self.config_hash = config_hash(config)
         self.measures = Measures()
         self.tasks = TaskGroup(loop, self.measures)
+        self.in_force = config  # with what windows of time change
         budget = budget_settings(config, usable_total(config, None) or 1)
         self.controller = Controller(budget, now=clock.now())
         self.places = ClientPlaces(budget, now=clock.now())
@@ -75,7 +77,7 @@ class Process:
         self.host_watch = HostWatch(self.desk, self._upstream_moved)
         switches = config.switches
         files = SteeringFiles(switches.dir, switches.state_file, switches.audit_file)
-        self.steering = Steering(self, files, self.tasks, loop)
+        self.steering = Steering(self, files, self.tasks, loop, wall_clock)
         self.budget_is_known = config.budget.total != "auto"
         self.draining = False
         self.view = RunningView(self)
@@ -126,17 +128,17 @@ class Process:
 
     def _learnt(self, facts: ServerFacts) -> None:
         """The server has told its limits: with `total: auto` they make the budget."""
-        total = usable_total(self.config, facts)
+        total = usable_total(self.in_force, facts)
         if total is None or total < 1:
             return
         self.budget_is_known = True
         if total != self.registry.total:
             log.info("budget", total=total, max_connections=facts.max_connections)
-            self._adopt(self._budget(self.config, total))
+            self._adopt(self._budget(self.in_force, total))
 
     def _listens_over(self, _connections: int) -> None:
         """A connection that listens is held for long: what `internal` has reserved for its queries stays free."""
-        self._adopt(self._budget(self.config, self.registry.total))
+        self._adopt(self._budget(self.in_force, self.registry.total))
 
     def _budget(self, config: Config, total: int) -> BudgetSettings:
         return budget_settings(config, total, listening=len(self.desk.listen_hubs))
@@ -161,11 +163,12 @@ class Process:
         settings = session_settings(config)
         self._refuse_impossible(findings(config, self.watch.facts))
         total = usable_total(config, self.watch.facts) or self.registry.total
-        changes = _changes(self.controller.settings, self._budget(config, total))
+        self.in_force = self.steering.in_force(config)
+        changes = _changes(self.controller.settings, self._budget(self.in_force, total))
         self.config, self.config_hash = config, config_hash(config)
         self.desk.adopt(settings, classifier(config))
         self.registry.connector.adopt_tls(settings.upstream.tls)
-        self._adopt(self._budget(config, total))
+        self._adopt(self._budget(self.in_force, total))
         self.steering.classes_changed()
         self.desk.reclassify()
         return changes
@@ -176,8 +179,10 @@ class Process:
         """An order from inside. Raises SwitchRefused."""
         return self.steering.switch(class_name, state, by=by, reason=reason)
 
-    def class_names(self) -> Iterable[str]:
-        return self.config.classes.keys()
+    def adopt_numbers(self, config: Config) -> None:
+        """Numbers that orders or windows of time have changed; asked for by `steering`."""
+        self.in_force = config
+        self._adopt(self._budget(config, usable_total(config, self.watch.facts) or self.registry.total))
 
     def state_of(self, class_name: str) -> ClassState:
         return self.controller.state_of(class_name)

@@ -16,6 +16,7 @@ from proxy.service.view import (
     ClientState,
     PinKey,
     PreparedStatements,
+    ScheduleNow,
     ServerConnectionCounts,
     Unmatched,
     UnmatchedName,
@@ -132,6 +133,9 @@ class RunningView:
 
     def switch_in_force(self, class_name: str) -> Switch | None:
         return self._process.steering.board.in_force(class_name)
+
+    def schedule(self, class_name: str) -> ScheduleNow | None:
+        return self._process.steering.schedule(class_name)
 
     def order_switch(
         self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str

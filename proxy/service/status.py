@@ -12,12 +12,14 @@ from typing import Any
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.history import History
+from proxy.service.schedule import Effect
 from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
     ClientState,
     PinKey,
     ProcessView,
+    ScheduleNow,
     UnmatchedName,
     fold_names,
     fold_pins,
@@ -89,6 +91,7 @@ def switch_document(switch: Switch) -> Document:
 def _class_document(
     reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
 ) -> Document:
+    schedule = view.schedule(reading.name)
     last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
     return {
         "name": reading.name,
@@ -113,8 +116,34 @@ def _class_document(
         "clients": _by_state(clients.items()),
         "applications": _applications(clients),
         "reason": view.class_reasons().get(reading.name, ""),
+        "decided_by": _decided_by(in_force, schedule),
+        "schedule": None if schedule is None else _schedule_document(schedule),
         "switch": None if in_force is None else switch_document(in_force),
         "last_switch": None if last is None else switch_document(last),
+    }
+
+
+def _decided_by(order: Switch | None, schedule: ScheduleNow | None) -> str:
+    """Who says what state the class is in."""
+    if order is not None:
+        return "switch"
+    return "configuration" if schedule is None or schedule.now.state is None else "schedule"
+
+
+def _schedule_document(schedule: ScheduleNow) -> Document:
+    return {
+        "now": _effect_document(schedule.now),
+        "next_change_at": schedule.next_change_at,
+        "then": _effect_document(schedule.then),
+    }
+
+
+def _effect_document(effect: Effect) -> Document:
+    return {
+        "limit": effect.limit,
+        "state": None if effect.state is None else effect.state.value,
+        "reason": effect.reason,
+        "windows": [window.text for window in effect.windows],
     }
 
 

@@ -6,7 +6,7 @@ Does not know: what a paused class is (the admission core does), HTTP, commands.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,9 +15,13 @@ import structlog
 
 from proxy.admission.classes import ClassState
 from proxy.service.audit import Audit, shown_time
+from proxy.service.budget import windows, with_limits
+from proxy.service.config.model import Config
 from proxy.service.flag_files import LOOK_EVERY_SECONDS, FlagDirectory, FlagFile
 from proxy.service.order_store import OrdersUnreadable, put_aside, read_orders, write_orders
+from proxy.service.schedule import Effect, Window, effect_at, next_change, next_change_of_state
 from proxy.service.switchboard import STATES, Switch, Switchboard, SwitchRefused
+from proxy.service.view import ScheduleNow
 from proxy.session.tasks import TaskGroup
 
 log = structlog.get_logger("pgheadroom")
@@ -30,7 +34,10 @@ _ORDER_OF: Final = {state: order for order, state in STATES.items()}
 class Steered(Protocol):
     """What orders act on."""
 
-    def class_names(self) -> Iterable[str]: ...
+    config: Config  # as the file says
+
+    def adopt_numbers(self, config: Config) -> None:
+        """These numbers are in force from now on."""
 
     def state_of(self, class_name: str) -> ClassState: ...
 
@@ -64,6 +71,9 @@ class Steering:
         self._flags = FlagDirectory(files.flags) if files.flags is not None else None
         self._flag_problem: str | None = None
         self._strangers: frozenset[Path] = frozenset()
+        self._windows: dict[str, tuple[Window, ...]] = {}
+        self.effects: dict[str, Effect] = {}  # of the windows of time, for every class
+        self._limits: dict[str, int] = {}
         self._tasks = tasks
         self._loop = loop
         self._now = wall_clock
@@ -79,6 +89,7 @@ class Steering:
         """What was in force before a restart is so again, but for what ended meanwhile. Reads files."""
         if self._state_file is not None:
             self._restore(self._state_file)
+        self._read_schedules()
         self.settle()
         self._look_at_flags()
 
@@ -97,7 +108,7 @@ class Steering:
             return
         for sentence in stored.problems:
             log.error("order_not_restored", why=sentence)
-        known, now = set(self._steered.class_names()), self._now()
+        known, now = set(self._steered.config.classes), self._now()
         for switch in stored.switches:
             if switch.class_name not in known:
                 log.warning("order_not_restored", why=f'there is no class "{switch.class_name}" any more')
@@ -129,7 +140,7 @@ class Steering:
         source: str = "",
     ) -> Switch:
         """Carry out an order; it is in force when this returns. Raises SwitchRefused, and then nothing has changed."""
-        names = list(self._steered.class_names())
+        names = self._steered.config.classes
         if class_name not in names:
             raise SwitchRefused(
                 f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True
@@ -138,7 +149,8 @@ class Steering:
         if flag is not None:
             raise SwitchRefused(f'class "{class_name}" is {flag.state} by a file; remove {flag.source}')
         now = self._now()
-        switch = Switch(class_name, state, by, reason, now, None if seconds is None else now + seconds, source)
+        until = self._end_of_window(class_name, state, now) if seconds is None else now + seconds
+        switch = Switch(class_name, state, by, reason, now, until, source)
         self.board.give(switch)
         self._note(switch)
         self._changed()
@@ -146,18 +158,20 @@ class Steering:
 
     def settle(self) -> None:
         """Bring every class into the state that is in force, and wake up when the next order ends."""
-        for class_name in self._steered.class_names():
+        self._see_the_time()
+        for class_name in self._steered.config.classes:
             order = self.board.in_force(class_name)
-            state = ClassState.RUNNING if order is None else order.state
-            if state is not self._steered.state_of(class_name):
-                self._steered.apply_state(class_name, state)
+            state = self.effects[class_name].state if order is None else order.state
+            if (state or ClassState.RUNNING) is not self._steered.state_of(class_name):
+                self._steered.apply_state(class_name, state or ClassState.RUNNING)
         self._set_timer()
 
     def classes_changed(self) -> None:
         """Other classes are configured: orders for those that left are over."""
-        left = self.board.keep_classes(set(self._steered.class_names()), {})
+        left = self.board.keep_classes(self._steered.config.classes, {})
         for switch in left:
             self._note_end(switch, why="the class left the configuration")
+        self._read_schedules()
         self.settle()
         if left:
             self._save()
@@ -173,13 +187,72 @@ class Steering:
         facts = {"class_name": switch.class_name, "was": switch.state.value, "by": switch.by, "reason": switch.reason}
         self.audit.note("switch_ended", at=self._now(), why=why, **facts)
 
+    # -- windows of time ----------------------------------------------------------------------------------------------
+
+    def _read_schedules(self) -> None:
+        classes = self._steered.config.classes
+        self._windows = {name: windows(one) for name, one in classes.items()}
+        self.effects = {name: effect for name, effect in self.effects.items() if name in classes}
+
+    def in_force(self, config: Config) -> Config:
+        """The configuration with what its windows of time change now."""
+        at = self._now()
+        effects = {name: effect_at(windows(one), at) for name, one in config.classes.items()}
+        return with_limits(config, _limits(effects))
+
+    def schedule(self, class_name: str) -> ScheduleNow | None:
+        """What the windows of the class change now and next; None where it has none."""
+        windows = self._windows.get(class_name)
+        if not windows:
+            return None
+        change_at = self.next_change(class_name)
+        then = Effect() if change_at is None else effect_at(windows, change_at)
+        return ScheduleNow(self.effects[class_name], change_at, then)
+
+    def next_change(self, class_name: str) -> float | None:
+        """When the windows of the class change something next."""
+        return next_change(self._windows[class_name], self._now())
+
+    def _see_the_time(self) -> None:
+        """Windows that began or ended are told, and their limits are in force."""
+        before, at = self.effects, self._now()
+        self.effects = {name: effect_at(windows, at) for name, windows in self._windows.items()}
+        for name, effect in self.effects.items():
+            if not effect.is_same(before.get(name, Effect())):
+                self._note_window(name, effect, at)
+        limits = _limits(self.effects)
+        if limits != self._limits:
+            self._limits = limits
+            self._steered.adopt_numbers(with_limits(self._steered.config, limits))
+
+    def _note_window(self, class_name: str, effect: Effect, at: float) -> None:
+        """A window is nobody's order, and changes as much as one."""
+        self.audit.note(
+            "schedule",
+            at=at,
+            class_name=class_name,
+            limit=effect.limit,
+            state=effect.state,
+            reason=effect.reason,
+            windows=[window.text for window in effect.windows],
+            until=shown_time(self.next_change(class_name)),
+        )
+
+    def _end_of_window(self, class_name: str, state: ClassState, at: float) -> float | None:
+        """A resume goes past the window that stops the class now, and no further: the next one counts again."""
+        effect = effect_at(self._windows[class_name], at)
+        if state is ClassState.RUNNING and effect.state not in (None, ClassState.RUNNING):
+            return next_change_of_state(self._windows[class_name], at)
+        return None
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
-        end = self.board.next_end()
+        ends = [self.board.next_end(), *(self.next_change(name) for name, windows in self._windows.items() if windows)]
+        end = min((end for end in ends if end is not None), default=None)
         if end is not None:
             seconds = min(max(0.0, end - self._now()), _LONGEST_TIMER_SECONDS)
             self._end_timer = self._loop.call_later(seconds, self._look_at_the_time)
@@ -207,7 +280,7 @@ class Steering:
         self._flag_timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look_at_flags)
 
     def _see(self, files: list[FlagFile]) -> None:
-        known = set(self._steered.class_names())
+        known = self._steered.config.classes
         strangers = frozenset(file.path for file in files if file.class_name not in known)
         for path in strangers - self._strangers:
             log.error("switch_file_of_no_class", path=str(path), classes=sorted(known))
@@ -245,6 +318,10 @@ class Steering:
         while self._saving is not None:
             await asyncio.wait([self._saving])
         return self.save_problem
+
+
+def _limits(effects: Mapping[str, Effect]) -> dict[str, int]:
+    return {name: effect.limit for name, effect in effects.items() if effect.limit is not None}
 
 
 def _flag(file: FlagFile) -> Switch:

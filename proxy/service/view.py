@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.schedule import Effect
 from proxy.service.switchboard import Switch
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import OTHER, Measures
@@ -88,6 +89,15 @@ class PreparedStatements:
     on_servers: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleNow:
+    """The windows of time of one class: what they change now, until when, and what they change then."""
+
+    now: Effect
+    next_change_at: float | None
+    then: Effect
+
+
 class ProcessView(Protocol):
     """The running process, as far as people and Prometheus may see it."""
 
@@ -138,6 +148,9 @@ class ProcessView(Protocol):
 
     def switch_in_force(self, class_name: str) -> Switch | None:
         """The order that decides what the class does now; None where the configuration does."""
+
+    def schedule(self, class_name: str) -> ScheduleNow | None:
+        """None where the class has no windows of time."""
 
     def order_switch(
         self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from datetime import UTC
 
 import pytest
 from click.testing import CliRunner
@@ -11,9 +12,10 @@ from proxy.admission.classes import ClassState
 from proxy.cli import status
 from proxy.cli.remote import DEFAULT_URL, address_of
 from proxy.cli.status import COLUMNS, command, show_wait
-from proxy.service.view import Unmatched, UnmatchedName
+from proxy.service.schedule import Effect, Window
+from proxy.service.view import ScheduleNow, Unmatched, UnmatchedName
 from tests.support.fake_proxy import served
-from tests.support.fake_view import bad_day
+from tests.support.fake_view import STARTED, bad_day
 
 CONFIG = """\
 http: {host: %s, port: %s}
@@ -88,10 +90,23 @@ def test_a_paused_class_says_by_whom_and_why(url, view):
     assert f"paused by anna at {at}: import storm" in run("--url", url).output
 
 
+def test_a_schedule_says_until_when_and_why(url, view):
+    window = Window(frozenset({0}), 540, 1080, UTC, 10, ClassState.PAUSED, "customers first", "mon 9:00-18:00 UTC")
+    view.schedules["bulk"] = ScheduleNow(Effect(10, ClassState.PAUSED, (window,)), STARTED, Effect())
+    view.schedules["web"] = ScheduleNow(Effect(), STARTED, Effect(5))
+
+    output = run("--url", url).output
+
+    assert "by schedule until " in output
+    assert "customers first" in output
+    assert "running until " in output
+
+
 def test_a_class_that_is_held_back_shows_both_limits(monkeypatch):
     assert status._row(
         {"name": "bulk", "used": 3, "reserved": 2, "limit": 30, "adaptive_limit": 12, "borrowed": 1, "waiting": 0,
-         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "switch": None}
+         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "switch": None,
+         "schedule": None}
     )[3] == "12 (of 30)"  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, customer_class, findings
+from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
 from proxy.service.server_facts import ServerFacts
 
@@ -230,3 +231,60 @@ def test_one_class_alone_has_nobody_to_be_compared_with():
 def test_a_shared_listen_connection_wants_a_slot_that_is_not_reserved(total, pool, is_warned):
     found = told(replaced(("total: 92", f"total: {total}")) + f"pool: {pool}\n")
     assert (("warning", "pool.listen_connections") in found) is is_warned
+
+
+SCHEDULED = """
+upstream: {url: postgresql://h/d}
+auth: {method: trust}
+budget: {total: 20, instances: 1}
+default_class: bulk
+classes:
+  bulk:
+    limit: 10
+    reserved: 4
+    schedules:
+      - {days: [mon-fri], from: "9:00", to: "18:00", time_zone: Europe/Berlin, %s}
+      - {days: [fri-sun], from: "17:00", to: "19:00", time_zone: Europe/Berlin, %s}
+"""
+
+
+def about_schedules(first, second):
+    config = load_config_text(SCHEDULED % (first, second), {})
+    return [(str(one.severity), one.key) for one in findings(config) if "schedules" in one.key]
+
+
+def test_windows_that_overlap_and_disagree_are_warned_about():
+    second = "classes.bulk.schedules[1]"
+    assert about_schedules("limit: 6", "limit: 8") == [("warning", second)]
+    assert about_schedules("state: paused", "state: rejecting, limit: 8") == [("warning", second)]
+    assert about_schedules("limit: 6", "limit: 6") == []
+    assert about_schedules("limit: 6", "state: paused") == []
+
+
+def test_a_window_below_the_reservation_cannot_hold():
+    assert about_schedules("limit: 3", "state: paused") == [("error", "classes.bulk.schedules[0].limit")]
+
+
+def test_a_window_above_what_can_ever_be_given_is_warned_about():
+    assert about_schedules("limit: 20", "state: paused") == [("warning", "classes.bulk.schedules[0].limit")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("time_zone: Europe/Berlni, limit: 5", 'no time zone, as Europe/Berlin or UTC; did you mean "Europe/Berlin"?'),
+        ("time_zone: ../../etc/passwd, limit: 5", "no time zone"),
+        ("days: [monday], limit: 5", "mon-fri"),
+        ("from: '25:00', limit: 5", "a time of day"),
+        ("from: '9:60', limit: 5", "a time of day"),
+        ("from: '9:00', to: '9:00', limit: 5", "a whole day is 0:00 to 24:00"),
+        ("from: '9:00'", "a limit or a state"),
+        ("state: asleep", "running, paused, draining, rejecting"),
+    ],
+)
+def test_a_window_that_cannot_be_read_is_a_mistake_in_words(wrong, words):
+    text = "upstream: {url: postgresql://h/d}\ndefault_class: b\nclasses: {b: {limit: 5, schedules: [{%s}]}}\n"
+    with pytest.raises(ConfigError) as mistake:
+        load_config_text(text % wrong, {})
+    assert words in str(mistake.value)
+    assert "schedules[0]" in str(mistake.value)

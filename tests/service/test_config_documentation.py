@@ -13,7 +13,7 @@ from proxy.service.check import findings
 from proxy.service.config.loading import load_config
 from proxy.service.config.model import Config, Section
 from proxy.service.config.schema import as_text, json_schema
-from proxy.service.config.units import show_bytes, show_seconds
+from proxy.service.config.units import show_bytes, show_seconds, show_time_of_day
 from proxy.service.config.upstream_keywords import KEYWORDS
 from proxy.service.plan import KINDS, Server, Service, load_plan
 from proxy.service.server_facts import ServerFacts
@@ -59,9 +59,12 @@ def test_meaning_and_default_are_those_of_the_model(key, info):
         assert default == "**required**"
         return
     value = info.get_default(call_default_factory=True)
-    shown = {"time": show_seconds, "bytes": show_bytes, "true or false": lambda value: str(value).lower()}.get(
-        kind, lambda value: f"{value:g}" if isinstance(value, float) else value
-    )
+    shown = {
+        "time": show_seconds,
+        "time of day": show_time_of_day,
+        "bytes": show_bytes,
+        "true or false": lambda value: str(value).lower(),
+    }.get(kind, lambda value: f"{value:g}" if isinstance(value, float) else value)
     assert default == ("empty" if value is None else "none" if value == () else f"`{shown(value)}`")
 
 

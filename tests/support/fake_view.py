@@ -14,6 +14,7 @@ from proxy.service.view import (
     ClientState,
     PinKey,
     PreparedStatements,
+    ScheduleNow,
     ServerConnectionCounts,
     Unmatched,
     UnmatchedName,
@@ -56,6 +57,7 @@ class FakeView:
         self.seen_unmatched = Unmatched()
         self.reasons: dict[str, str] = {}
         self.switches: dict[str, Switch] = {}
+        self.schedules: dict[str, ScheduleNow] = {}
         self.not_saved: str | None = None
         self._next_client = 1
 
@@ -123,6 +125,9 @@ class FakeView:
     def switch_in_force(self, class_name: str) -> Switch | None:
         switch = self.switches.get(class_name)
         return None if switch is None or switch.state is ClassState.RUNNING else switch
+
+    def schedule(self, class_name: str) -> ScheduleNow | None:
+        return self.schedules.get(class_name)
 
     def order_switch(
         self,

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from proxy.service.config.errors import suggestion
 from proxy.service.config.units import read_bytes, read_seconds
 from proxy.service.config.upstream_url import UpstreamUrlError, parse_upstream_url
 from proxy.wire.passwords import StoredPassword
@@ -192,6 +194,66 @@ def text(what: str, *, optional: bool = False) -> Setting:
         return value if isinstance(value, str) and value and "\0" not in value else None
 
     return Setting(what, {"type": "string"}, read, optional)
+
+
+_WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def weekdays() -> Setting:
+    """A day, or days from one to another, kept as numbers from 0 for Monday; `fri-mon` goes over the weekend."""
+
+    def read(value: object, _: Path) -> object:
+        first, _dash, last = str(value).lower().partition("-")
+        if first not in _WEEKDAYS or (last or first) not in _WEEKDAYS:
+            return None
+        begin, end = _WEEKDAYS.index(first), _WEEKDAYS.index(last or first)
+        return tuple(day % 7 for day in range(begin, (end if end >= begin else end + 7) + 1))
+
+    schema: JsonSchemaValue = {"type": "string", "pattern": "^({0})(-({0}))?$".format("|".join(_WEEKDAYS))}
+    return Setting("a day or days, as mon or mon-fri: " + ", ".join(_WEEKDAYS), schema, read)
+
+
+_TIME_OF_DAY: Final = re.compile(r"([0-9]{1,2}):([0-9]{2})\Z")
+
+
+def time_of_day() -> Setting:
+    """Kept in minutes since midnight; 24:00 is the end of the day."""
+
+    def read(value: object, _: Path) -> object:
+        match = _TIME_OF_DAY.match(str(value))
+        if match is None or int(match[2]) > 59:
+            return None
+        minutes = int(match[1]) * 60 + int(match[2])
+        return minutes if minutes <= 24 * 60 else None
+
+    schema: JsonSchemaValue = {"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}$"}
+    return Setting('a time of day, as "9:00", "18:30" or "24:00"', schema, read)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeZoneSetting:
+    """The name of a time zone that this machine knows, kept as ZoneInfo."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string"}
+
+    def _validated(self, value: object) -> object:
+        if isinstance(value, ZoneInfo):
+            return value
+        try:
+            # A name with ".." or an absolute one is a ValueError, a directory of zones an OSError.
+            return ZoneInfo(value if isinstance(value, str) else "")
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            known = sorted(available_timezones())
+            sentence = f"read '{value}', which is no time zone, as Europe/Berlin or UTC"
+            if not known:
+                sentence += "; this machine knows none: install tzdata"
+            raise PydanticCustomError(
+                SAID_IN_FULL, "{sentence}", {"sentence": sentence + suggestion(str(value), known)}
+            ) from None
 
 
 def class_name(*, optional: bool = False) -> Setting:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -225,6 +226,41 @@ class Queue(Section):
     max: Count = Field(default=500, description="clients that may wait; 0 refuses instead of queueing")
 
 
+class Schedule(Section):
+    days: tuple[Annotated[tuple[int, ...], fields.weekdays()], ...] = Field(
+        default=(), description="days on which the window begins, as mon-fri or sat; none: every day"
+    )
+    start: Annotated[int, fields.time_of_day()] = Field(
+        default=0, alias="from", description="when it begins, by the clock of the time zone"
+    )
+    end: Annotated[int, fields.time_of_day()] = Field(
+        default=24 * 60, alias="to", description="when it ends; not after `from`: on the next day"
+    )
+    time_zone: Annotated[ZoneInfo, fields.TimeZoneSetting()] = Field(
+        default=ZoneInfo("UTC"), description="whose clock it is, as Europe/Berlin; changes of clocks are followed"
+    )
+    limit: Annotated[int | None, fields.whole(1, optional=True)] = Field(
+        default=None, description="the limit of the class meanwhile; empty: as ever"
+    )
+    state: Annotated[
+        Literal["running", "paused", "draining", "rejecting"] | None,
+        fields.choice("running", "paused", "draining", "rejecting"),
+    ] = Field(
+        default=None,
+        description="what the class does meanwhile: running, paused, draining, rejecting; empty: as ever",
+    )
+    reason: OptionalText = Field(default=None, description="why")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Schedule":
+        if self.limit is None and self.state is None:
+            raise PydanticCustomError(fields.NOT_ALLOWED, "", {"allowed": "a limit or a state, or both"})
+        if self.start in {self.end, 24 * 60}:
+            allowed = "`from` before 24:00 and other than `to`; a whole day is 0:00 to 24:00"
+            raise PydanticCustomError(fields.NOT_ALLOWED, "", {"allowed": allowed})
+        return self
+
+
 class PriorityClass(Section):
     reason: OptionalText = Field(default=None, description="why the numbers are what they are")
     match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
@@ -264,6 +300,9 @@ class PriorityClass(Section):
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
         default="identity",
         description="clients alike in it take turns as one: identity, user, database, application_name, address",
+    )
+    schedules: tuple[Schedule, ...] = Field(
+        default=(), description="windows of time with another limit or state; the first in force decides"
     )
     lend_memory: Seconds = Field(default=10.0, description="half-life of remembered demand; longer lends later")
     notify_after: SecondsOrZero = Field(default=5.0, description="a client waiting this long gets a notice; 0 never")

@@ -46,6 +46,11 @@ def show_seconds(seconds: float) -> str:
     return f"{milliseconds:g}ms" if 0 < seconds < 1 else f"{seconds:g}s"
 
 
+def show_time_of_day(minutes: int) -> str:
+    """540 as "9:00"."""
+    return f"{minutes // 60}:{minutes % 60:02d}"
+
+
 def show_bytes(amount: int) -> str:
     """262144 as "256KiB", 10000 as "10000"."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):

@@ -28,6 +28,7 @@ COMPILED = (
     "proxy/session/idle.py",
     "proxy/session/backlog.py",
     "proxy/session/session_state.py",
+    "proxy/session/registry.py",
     "proxy/session/pool.py",
     "proxy/session/examination.py",
     "proxy/session/gate.py",

@@ -33,7 +33,8 @@ from proxy.session.frontdesk import Frontdesk
 from proxy.session.gate import Door, Gate
 from proxy.session.listener import Listener
 from proxy.session.measures import Measures
-from proxy.session.pool import Registry
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
 from proxy.session.tasks import TaskGroup
 
 log = structlog.get_logger("pgheadroom")
@@ -67,7 +68,7 @@ class Process:
         self.gate = Gate(self.controller, self.measures, loop)
         self.door = Door(self.places, loop)
         connector = Connector(settings.upstream, settings.pool, loop)
-        self.registry = Registry(connector, settings.pool, self.measures, self.tasks, loop)
+        self.registry = Registry(connector, settings.pool, self.measures, self.tasks, loop, Pool)
         self.desk = Frontdesk(
             settings, classifier(config), self.gate, self.door, self.registry, self.measures, self.tasks, loop
         )

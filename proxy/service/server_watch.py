@@ -18,7 +18,8 @@ from proxy.session.frontdesk import Frontdesk
 from proxy.session.internal import InternalSlot, NoInternalSlot, own_pool
 from proxy.session.measures import Measures
 from proxy.session.own_query import OwnQuery, OwnQueryFailed, Row
-from proxy.session.pool import Pool, Registry
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
 from proxy.session.server import ServerConnection
 from proxy.session.settings import PoolSettings, UpstreamSettings
 from proxy.session.tasks import TaskGroup
@@ -167,7 +168,7 @@ async def _ask_once(upstream: UpstreamSettings, connect_timeout_seconds: int | N
     settings = PoolSettings(dial_timeout_seconds=connect_timeout_seconds or 5)
     measures = Measures()
     tasks = TaskGroup(loop, measures)
-    registry = Registry(Connector(upstream, settings, loop), settings, measures, tasks, loop)
+    registry = Registry(Connector(upstream, settings, loop), settings, measures, tasks, loop, Pool)
     registry.set_total(1)
     try:
         return await read_facts(own_pool(registry, upstream), ())

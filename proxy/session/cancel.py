@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from proxy.session.connector import Connector, DialFailed, Route
+from proxy.session.connector import Connector
 from proxy.session.measures import Measures
+from proxy.session.routes import DialFailed, Route
 from proxy.session.server import ServerConnection
 from proxy.session.tasks import TaskGroup
 from proxy.session.transports import as_stream

@@ -22,8 +22,6 @@ from proxy.session.settings import PoolSettings, SessionAttrs, SslMode, Upstream
 from proxy.session.urgency import Turns
 from proxy.wire.messages import ErrorFields
 
-__all__ = ["Connector", "DialFailed", "Route"]
-
 # What pg_hba.conf says to a leg that is encrypted, or is not.
 _NOT_THIS_WAY: Final = "28000"
 Account = tuple[str, str]  # database and user

@@ -27,7 +27,7 @@ from proxy.session.listen_hubs import ListenHubs
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Passthrough
-from proxy.session.pool import Registry
+from proxy.session.registry import Registry
 from proxy.session.replication import ReplicationConnection
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup

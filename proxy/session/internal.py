@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from proxy.admission.classes import INTERNAL_CLASS, ClientId
 from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.session import clock
-from proxy.session.pool import Pool, Registry
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
 from proxy.session.settings import UpstreamSettings
 from proxy.wire.login import Credentials
 

@@ -18,7 +18,8 @@ from proxy.admission.classes import INTERNAL_CLASS
 from proxy.session import clock
 from proxy.session.failed_logins import Origin
 from proxy.session.internal import InternalSlot, NoInternalSlot
-from proxy.session.pool import Pool, Registry
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
 from proxy.session.urgency import Turns
 from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields

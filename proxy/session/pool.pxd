@@ -4,27 +4,8 @@ cimport cython
 
 from proxy.session.idle cimport IdleConnections
 from proxy.session.parameters cimport Settings
+from proxy.session.registry cimport Registry
 from proxy.session.server cimport ServerConnection
-
-
-cdef class Registry:
-    cdef public long total
-    cdef public long dialling
-    cdef public bint is_over_total
-    cdef public set connections
-    cdef public list waiting_for_room
-    cdef public object idle_kept_from
-    cdef public object connector
-    cdef public object settings
-    cdef public object measures
-    cdef public object tasks
-    cdef public object loop
-    cdef public dict pools
-    cdef public object on_unresponsive
-    cdef public set evicting
-    cdef object _sweep
-    cdef object _emptied
-    cpdef bint has_room(self)
 
 
 cdef class Pool:

@@ -21,9 +21,11 @@ from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.session import clock, refusals
 from proxy.session.backlog import Backlog
 from proxy.session.client import Phase
-from proxy.session.connector import DialFailed
+from proxy.session.new_connection import NewConnection
 from proxy.session.parameters import Settings
-from proxy.session.pool import TOO_MANY_CONNECTIONS, Pool, Registry
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
+from proxy.session.routes import DialFailed
 from proxy.session.server import Holder, ServerConnection
 from proxy.session.session_state import NO_PINS
 from proxy.session.transports import close_in_time
@@ -49,14 +51,11 @@ class ReplicationPool(Pool):
         self._startup = {n: v for n, v in startup.items() if n not in _WHO and not n.startswith("_pq_.")}
         self.is_wanted = True
 
-    def _startup_parameters(self) -> dict[str, str]:
-        return self._startup
-
     async def _connect(self) -> ServerConnection:
         try:
-            return await super()._connect()
+            return await NewConnection(self, self._startup).logged_in()
         except DialFailed as failure:
-            if failure.fields.code != TOO_MANY_CONNECTIONS:
+            if failure.fields.code != refusals.TOO_MANY_CONNECTIONS:
                 raise
             # max_connections does not count walsenders: another try, or another budget, would not help.
             raise DialFailed(refusals.no_walsender(failure.fields.message), is_outage=False) from failure

@@ -64,7 +64,8 @@ async def _serve(config: Config, config_path: Path) -> None:
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    log.info("listening", host=config.listen.host, port=process.listener.port, total=process.registry.total)
+    total = sum(upstream.registry.total for upstream in process.upstreams)
+    log.info("listening", host=config.listen.host, port=process.listener.port, total=total)
     await stop.wait()
     log.info("draining", timeout_seconds=config.shutdown.drain_timeout)
     await process.drain_and_stop()

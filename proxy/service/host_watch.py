@@ -14,13 +14,13 @@ from typing import Final
 import structlog
 
 from proxy.session.connector import wrong_kind
-from proxy.session.frontdesk import Frontdesk
 from proxy.session.internal import InternalSlot, NoInternalSlot
 from proxy.session.pool import Pool
 from proxy.session.question import OwnQueryFailed
 from proxy.session.roles import ask_role, complaint_or_none
 from proxy.session.routes import Target
 from proxy.session.server import ServerConnection, ServerState
+from proxy.session.upstream import Upstream
 from proxy.wire.messages import ErrorFields
 
 log = structlog.get_logger("pgheadroom.server")
@@ -31,11 +31,11 @@ _LEAST_PAUSE_SECONDS: Final = 0.5  # between two looks, however often clients ar
 class HostWatch:
     """Looks every `upstream.check_hosts` seconds, and at once when a client was told that the server is read-only."""
 
-    def __init__(self, desk: Frontdesk, moved: Callable[[], None]) -> None:
+    def __init__(self, upstream: Upstream, moved: Callable[[], None]) -> None:
         """`moved` is called when dials go to another server than before."""
-        self._desk = desk
-        self._registry = desk.registry
-        self._connector = desk.registry.connector
+        self._upstream = upstream
+        self._registry = upstream.registry
+        self._connector = upstream.registry.connector
         self._hosts = self._connector.hosts
         self._hosts.on_move = self._move
         self._moved = moved
@@ -66,7 +66,7 @@ class HostWatch:
     async def _ask(self, target: Target) -> None:
         failure: ErrorFields | None = None
         try:
-            async with InternalSlot(self._desk):
+            async with InternalSlot(self._upstream):
                 failure = await self._wrong_with(target)
         except NoInternalSlot:
             return  # no slot for it now

@@ -48,7 +48,7 @@ class RunningView:
 
     def snapshot(self) -> Snapshot:
         process = self._process
-        return process.controller.snapshot(clock.now())
+        return process.upstreams[0].controller.snapshot(clock.now())
 
     def measures(self) -> Measures:
         return self._process.measures
@@ -82,13 +82,13 @@ class RunningView:
         return pins
 
     def prepared_statements(self) -> PreparedStatements:
-        registry = self._process.registry
+        registry = self._process.upstreams[0].registry
         shared = [one for pool in registry.pools.values() for one in pool.statements]
         on_servers = sum(len(server.statements) for server in registry.connections)
         return PreparedStatements(len(shared), sum(len(one.tail) for one in shared), on_servers)
 
     def server_connection_counts(self) -> ServerConnectionCounts:
-        registry = self._process.registry
+        registry = self._process.upstreams[0].registry
         states = Counter(server.state for server in registry.connections)
         return ServerConnectionCounts(
             dialling=registry.dialling + states[ServerState.LOGIN],
@@ -98,14 +98,14 @@ class RunningView:
         )
 
     def listen_counts(self) -> ListenCounts:
-        return self._process.desk.listen_hubs.counts()
+        return self._process.upstreams[0].upstream.listen_hubs.counts()
 
     def external_connections(self) -> int | None:
-        facts = self._process.watch.facts
+        facts = self._process.upstreams[0].watch.facts
         return None if facts is None else facts.external_connections
 
     def server_max_connections(self) -> int | None:
-        facts = self._process.watch.facts
+        facts = self._process.upstreams[0].watch.facts
         return None if facts is None else facts.max_connections
 
     def unmatched(self) -> Unmatched:
@@ -122,9 +122,9 @@ class RunningView:
         process = self._process
         if process.draining:
             return False, "shutting down"
-        if process.registry.connector.down is not None:
+        if process.upstreams[0].registry.connector.down is not None:
             return False, "no server login is possible"
-        if not process.budget_is_known:
+        if not process.upstreams[0].budget_is_known:
             return False, "the server has not told its limits yet, and budget.total is auto"
         return True, "ready"
 

@@ -14,7 +14,6 @@ from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.wiring import upstream_settings
 from proxy.session.connector import Connector
-from proxy.session.frontdesk import Frontdesk
 from proxy.session.internal import InternalSlot, NoInternalSlot, own_pool
 from proxy.session.measures import Measures
 from proxy.session.own_query import OwnQuery, OwnQueryFailed, Row
@@ -23,6 +22,7 @@ from proxy.session.registry import Registry
 from proxy.session.server import ServerConnection
 from proxy.session.settings import PoolSettings, UpstreamSettings
 from proxy.session.tasks import TaskGroup
+from proxy.session.upstream import Upstream
 
 log = structlog.get_logger("pgheadroom.server")
 
@@ -80,21 +80,21 @@ def _facts(row: Row, process_id: int) -> ServerFacts:
 class ServerWatch:
     """Knows the server's facts and tells when they are new; tries a server that is down until it answers."""
 
-    def __init__(self, desk: Frontdesk, learnt: Callable[[ServerFacts], None]) -> None:
-        self._desk = desk
+    def __init__(self, upstream: Upstream, learnt: Callable[[ServerFacts], None]) -> None:
+        self._upstream = upstream
         self._learnt = learnt
         self.facts: ServerFacts | None = None
         self._unresponsive: set[ServerConnection] = set()
-        desk.registry.on_unresponsive = self.backend_does_not_answer
+        upstream.registry.on_unresponsive = self.backend_does_not_answer
 
     async def ask(self) -> ServerFacts:
         """One look at the server. Raises ServerUnreachable."""
-        desk = self._desk
+        upstream = self._upstream
         # Behind a pooler these are the pooler's numbers, and name nobody.
-        own = [server.process_id for server in desk.registry.connections if server.process_id]
+        own = [server.process_id for server in upstream.registry.connections if server.process_id]
         try:
-            async with InternalSlot(desk):
-                facts = await read_facts(own_pool(desk.registry, desk.settings.upstream), own)
+            async with InternalSlot(upstream):
+                facts = await read_facts(own_pool(upstream.registry, upstream.settings), own)
         except NoInternalSlot as refusal:
             raise ServerUnreachable(str(refusal)) from refusal
         self.facts = facts
@@ -103,7 +103,7 @@ class ServerWatch:
 
     async def run(self) -> None:
         """Ask again every minute, at once when the server went down, and in growing intervals until it is back."""
-        connector = self._desk.registry.connector
+        connector = self._upstream.registry.connector
         while True:
             try:
                 async with asyncio.timeout(RECHECK_SECONDS):
@@ -115,7 +115,7 @@ class ServerWatch:
             await self.ask_and_log()
 
     async def ask_and_log(self) -> None:
-        was_down = self._desk.registry.connector.down is not None
+        was_down = self._upstream.registry.connector.down is not None
         try:
             await self.ask()
         except ServerUnreachable as failure:
@@ -132,10 +132,10 @@ class ServerWatch:
             return
         self._unresponsive.add(server)
         log.warning("server_connection_does_not_end", process_id=server.process_id)
-        self._desk.tasks.spawn(self._until_gone(server), name=f"until backend {server.process_id} is gone")
+        self._upstream.desk.tasks.spawn(self._until_gone(server), name=f"until backend {server.process_id} is gone")
 
     async def _until_gone(self, server: ServerConnection) -> None:
-        pause = self._desk.settings.pool.gone_timeout_seconds
+        pause = self._upstream.registry.settings.gone_timeout_seconds
         try:
             while server.is_open and await self._may_live(server.process_id):
                 await asyncio.sleep(pause)
@@ -146,13 +146,13 @@ class ServerWatch:
             server.transport.abort()
 
     async def _may_live(self, process_id: int) -> bool:
-        desk = self._desk
+        upstream = self._upstream
         if not process_id:
             return True
         sql = f"select 1 from pg_catalog.pg_stat_activity where pid = {process_id:d}"  # noqa: S608 (a number)
-        pool = own_pool(desk.registry, desk.settings.upstream)
+        pool = own_pool(upstream.registry, upstream.settings)
         try:
-            async with InternalSlot(desk):
+            async with InternalSlot(upstream):
                 return bool(await OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS).run())
         except (OwnQueryFailed, NoInternalSlot):
             return True  # not known, so it counts

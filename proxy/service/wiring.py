@@ -34,11 +34,7 @@ def session_settings(config: Config) -> SessionSettings:
     """Raises ConfigError for the users file and TlsFilesUnusable for certificates."""
     return SessionSettings(
         listen=listen_settings(config),
-        upstream=upstream_settings(
-            config.upstream.url, server_name=config.upstream.server_name, check_seconds=config.upstream.check_hosts
-        ),
         auth=auth_settings(config),
-        pool=pool_settings(config),
         limits=LimitSettings(
             max_message_bytes=config.limits.max_message_bytes,
             max_startup_bytes=config.limits.max_startup_bytes,
@@ -48,7 +44,6 @@ def session_settings(config: Config) -> SessionSettings:
             max_notification_bytes=config.limits.max_notification_bytes,
         ),
         classes=class_behaviours(config),
-        replication_class=config.replication_class,
     )
 
 
@@ -67,7 +62,11 @@ def listen_settings(config: Config) -> ListenSettings:
 
 
 def upstream_settings(
-    url: UpstreamUrl, *, server_name: str | None = None, check_seconds: float = 5.0
+    url: UpstreamUrl,
+    *,
+    server_name: str | None = None,
+    check_seconds: float = 5.0,
+    replication_class: str | None = None,
 ) -> UpstreamSettings:
     """Raises TlsFilesUnusable."""
     return UpstreamSettings(
@@ -84,6 +83,18 @@ def upstream_settings(
         check_seconds=check_seconds,
         channel_binding=ChannelBinding(url.channel_binding),
         protocol_minor=url.protocol_minor,
+        replication_class=replication_class,
+    )
+
+
+def upstream_settings_of(config: Config) -> UpstreamSettings:
+    """Raises TlsFilesUnusable."""
+    upstream = config.upstream
+    return upstream_settings(
+        upstream.url,
+        server_name=upstream.server_name,
+        check_seconds=upstream.check_hosts,
+        replication_class=config.replication_class,
     )
 
 

@@ -19,7 +19,8 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.passwords import StoredPassword
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk, Identity
+    from proxy.session.frontdesk import Identity
+    from proxy.session.upstream import Upstream
 
 _IN_CLEARTEXT: Final = frozenset(("cleartext", "passthrough"))
 _BY_STORED_PASSWORD: Final = frozenset(("scram", "md5", "cleartext"))
@@ -56,8 +57,9 @@ class Authentication:
     While `is_asking` nothing may be received: the server is being asked about the client.
     """
 
-    def __init__(self, desk: "Frontdesk", client: LoggingIn, identity: "Identity") -> None:
-        self._desk = desk
+    def __init__(self, upstream: "Upstream", client: LoggingIn, identity: "Identity") -> None:
+        self._desk = upstream.desk
+        self._upstream = upstream
         self._client = client
         self._identity = identity
         self._login: ClientLogin | None = None
@@ -125,7 +127,7 @@ class Authentication:
 
     async def _look_up(self, method: str) -> Callable[[], None]:
         try:
-            stored = await self._desk.user_lookup.find_or_none(self._identity.user)
+            stored = await self._upstream.user_lookup.find_or_none(self._identity.user)
         except LookupFailed as failure:
             return partial(self._client.refused, LoginRefusal(failure.fields, LoginFailure.UNAVAILABLE, str(failure)))
         return partial(self._exchange, method, stored)
@@ -157,13 +159,13 @@ class Authentication:
     def _refused(self, login: ClientLogin) -> None:
         assert login.error is not None, "a refused login carries its error"
         assert login.failure is not None, "and its name"
-        self._desk.user_lookup.forget_if_older(self._identity.user, _ASK_AGAIN_AFTER_SECONDS)
+        self._upstream.user_lookup.forget_if_older(self._identity.user, _ASK_AGAIN_AFTER_SECONDS)
         self._client.refused(LoginRefusal(login.error, login.failure, login.reason or ""))
 
     async def _try_at_server(self, login: ClientLogin) -> Callable[[], None]:
         identity, password = self._identity, login.credentials.password
         assert password is not None, "what was handed on is a password"
-        error = await self._desk.passthrough.error_or_none(identity, password)
+        error = await self._upstream.passthrough.error_or_none(identity, password)
         if error is None:
             login.server_accepted()
         elif error.code.startswith("28"):

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -21,6 +21,9 @@ from proxy.session.tasks import TaskGroup
 from proxy.session.transports import as_stream
 from proxy.wire.startup import CancelRequest, encode_cancel_request
 
+if TYPE_CHECKING:
+    from proxy.session.upstream import Upstream
+
 log = structlog.get_logger()
 
 # Above every process id of a server: a driver that drops notifications from "itself" must not drop those of others.
@@ -30,6 +33,8 @@ _CANCEL_TIMEOUT_SECONDS: Final = 10.0
 
 
 class Cancellable(Protocol):
+    upstream: "Upstream"
+
     def cancel_requested(self) -> None: ...
 
 

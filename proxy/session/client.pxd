@@ -46,6 +46,7 @@ cdef class ClientConnection:
     cdef public SessionState state
     cdef public ClientStatements statements
     cdef readonly object desk
+    cdef readonly object upstream
     cdef readonly Gate gate
     cdef ApplicationMeasures _measures
     cdef object _closed

@@ -42,7 +42,8 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PinReason, inspect_sql
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk, Identity
+    from proxy.session.frontdesk import Identity
+    from proxy.session.upstream import Upstream
 
 
 class Phase(Enum):
@@ -112,27 +113,29 @@ class ClientConnection:
         "state",
         "statements",
         "transport",
+        "upstream",
     )
 
     def __init__(
         self,
-        desk: "Frontdesk",
+        upstream: "Upstream",
         identity: "Identity",
         transport: asyncio.Transport,
         client_id: ClientId,
         closed: Callable[[], None],
     ) -> None:
-        self.desk = desk
-        self.gate = desk.gate
+        self.upstream = upstream
+        self.desk = desk = upstream.desk
+        self.gate = upstream.gate
         self._closed = closed
         self.id = client_id
         self.identity = identity
         self.transport = transport
-        self._belong_to(desk.classify(identity, identity.application_name), identity.application_name)
+        self._belong_to(upstream.classify(identity, identity.application_name), identity.application_name)
         if of_class := desk.behaviour(self.class_name).parameters:
             self.identity = replace(identity, parameters={**of_class, **identity.parameters})
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
-        self.pool = desk.registry.pool(identity.database, identity.user)
+        self.pool = upstream.registry.pool(identity.database, identity.user)
         self.process_id = 0
         # Where it is, and who stands for it there.
         self._phase = _ENTERING
@@ -316,7 +319,7 @@ class ClientConnection:
         if seen.leaves_at == 0:
             self.end(None)
             return True
-        return listening.takes(self, self.desk, buffer, facts, seen, self.dialect)
+        return listening.takes(self, self.upstream, buffer, facts, seen, self.dialect)
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
         local = self.local or LocalAnswers(self)
@@ -366,7 +369,7 @@ class ClientConnection:
 
     def request_slot(self, *, unbounded: bool) -> None:
         desk = self.desk
-        down = desk.registry.connector.down
+        down = self.upstream.registry.connector.down
         if down is not None:
             self._fail_for_want_of_server(down)
             return
@@ -510,7 +513,7 @@ class ClientConnection:
     def reclassify(self) -> None:
         name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
         self.desk.pool_left(self)
-        self._belong_to(self.desk.classify(self.identity, name), name)
+        self._belong_to(self.upstream.classify(self.identity, name), name)
         self.desk.pool_joined(self)
 
     def _belong_to(self, class_name: str, application_name: str) -> None:
@@ -661,7 +664,7 @@ class ClientConnection:
 
     def _clean(self, server: ServerConnection, link: Link | None, work_goes_on: bool) -> None:
         """`link` None: nothing of the client's has been sent yet."""
-        Cleaning(server, self.pool, self.desk.canceller, self.slot_over).begin(
+        Cleaning(server, self.pool, self.upstream.canceller, self.slot_over).begin(
             is_dirty=self.session_hold or (self.state is not None and self.state.is_dirty),
             is_spoilt=bool(self.pins & NEVER_CLEARED),
             is_mid_message=link is not None and (link.unsynced or self.is_mid_message()),

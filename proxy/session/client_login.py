@@ -21,6 +21,7 @@ from proxy.session.pacing import LoginStep
 from proxy.session.parameters import NOT_SETTINGS
 from proxy.session.replication import ReplicationConnection
 from proxy.session.transports import as_protocol, set_up
+from proxy.session.upstream import Upstream
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Cursor, login_cursor
@@ -61,6 +62,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_steps_queued",
         "_timer",
         "_tls",
+        "_upstream",
         "_urgency",
         "_who",
         "transport",
@@ -82,6 +84,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._steps_queued = 0
         self._tls: ClientTls | None = None
         self._urgency = 0
+        self._upstream: Upstream | None = None
         self._who: Identity | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -178,8 +181,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         if isinstance(packet, StartupMessage):
             # Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers.
             identity = self._identity(packet)
-            self._urgency = self._desk.behaviour(self._desk.classify(identity, identity.application_name)).priority
-            self._queue_step(partial(self._begin_login, packet, identity, rest))
+            upstream = self._desk.upstream_of(identity)
+            self._urgency = self._desk.behaviour(upstream.classify(identity, identity.application_name)).priority
+            self._queue_step(partial(self._begin_login, packet, identity, upstream, rest))
         elif isinstance(packet, CancelRequest):
             self._cancel(packet)
         elif rest or self._steps_queued:
@@ -196,7 +200,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         if client is None:
             desk.measures.cancels_unknown += 1
         else:
-            carrying = desk.canceller.begun_by(client.cancel_requested)
+            carrying = client.upstream.canceller.begun_by(client.cancel_requested)
         if carrying is None:
             self.transport.close()
         else:
@@ -247,14 +251,13 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
-    def _begin_login(self, startup: StartupMessage, identity: Identity, rest: bytes) -> None:
-        desk = self._desk
+    def _begin_login(self, startup: StartupMessage, identity: Identity, upstream: Upstream, rest: bytes) -> None:
         refusal = self._refusal_before_login()
         if refusal is not None:
             self._fail(refusal)
             return
-        self._startup, self._who = startup, identity
-        authentication = self._authentication = Authentication(desk, self, identity)
+        self._startup, self._who, self._upstream = startup, identity, upstream
+        authentication = self._authentication = Authentication(upstream, self, identity)
         if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
             minor = min(startup.minor, NEWEST_MINOR_VERSION)
             negotiate = messages.negotiate_protocol_version(minor, startup.unsupported_protocol_options)
@@ -321,27 +324,30 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def accepted(self, credentials: Credentials, reply: bytes) -> None:
         """Authenticated: from here on `ClientConnection` has the socket."""
-        startup, desk, identity = self._startup, self._desk, self._who
+        startup, identity, upstream, desk = self._startup, self._who, self._upstream, self._desk
         assert startup is not None, "a login begins with a startup packet"
         assert identity is not None, "set with the startup packet"
-        if startup.replication and desk.settings.replication_class is None:
+        assert upstream is not None, "set with the startup packet"
+        if startup.replication and upstream.settings.replication_class is None:
             self._fail(refusals.no_replication())
             return
         self._stop_timer()
         self.transport.write(reply + messages.authentication_ok())
         if startup.replication:
-            self._begin_replication(startup, identity, credentials)
+            self._begin_replication(startup, identity, upstream, credentials)
             return
-        desk.registry.pool(identity.database, identity.user).learn(credentials)
-        client = ClientConnection(desk, identity, self.transport, desk.next_client_id(), self._ended)
+        upstream.registry.pool(identity.database, identity.user).learn(credentials)
+        client = ClientConnection(upstream, identity, self.transport, desk.next_client_id(), self._ended)
         self._client = client
         desk.client_entered(client)
         client.enter()
 
-    def _begin_replication(self, startup: StartupMessage, identity: Identity, credentials: Credentials) -> None:
+    def _begin_replication(
+        self, startup: StartupMessage, identity: Identity, upstream: Upstream, credentials: Credentials
+    ) -> None:
         desk, parameters = self._desk, startup.parameters
         self._client = client = ReplicationConnection(
-            desk, identity, parameters, credentials, self.transport, desk.next_client_id(), self._ended
+            upstream, identity, parameters, credentials, self.transport, desk.next_client_id(), self._ended
         )
         desk.replication_entered(client)
         client.enter()

@@ -29,7 +29,7 @@ class Entering:
     def begin(self) -> None:
         client, desk = self._client, self._client.desk
         name = client.class_name
-        desk.door.join(self, name, desk.queue_timeout(name), desk.flow(client.identity, name))
+        client.upstream.door.join(self, name, desk.queue_timeout(name), desk.flow(client.identity, name))
 
     # -- a place ------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,9 @@ class Fitting(Holder):
         """Send something of ours and await the answer before anything of the client's."""
         server.transport.write(server.inject(sql, want=want))
         desk = self._client.desk
-        self._timer = desk.loop.call_later(desk.settings.pool.dial_timeout_seconds, self._is_silent)
+        self._timer = desk.loop.call_later(
+            self._client.upstream.registry.settings.dial_timeout_seconds, self._is_silent
+        )
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None:
         self._stop_timer()
@@ -134,7 +136,7 @@ class Fitting(Holder):
         pool, desk = self._client.pool, self._client.desk
         if server is not None:
             pool.close(server)
-        seconds, waited = desk.settings.pool.dial_timeout_seconds, clock.now() - self._began_at
+        seconds, waited = self._client.upstream.registry.settings.dial_timeout_seconds, clock.now() - self._began_at
         if server is None or waited > 1.5 * seconds:
             pool.gave_up(self)
             self.server_failed(refusals.server_silent(waited))

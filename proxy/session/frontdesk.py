@@ -1,37 +1,31 @@
-"""What every client connection shares: the gate, the pools, the keys, the counts.
+"""What every client connection shares, wherever it leads: who may log in, the keys, the counts, the end.
 
-Owns: the set of logged-in clients and how one is classified.
-Does not know: listening sockets and logins (`listener`, `client_login`), how settings were read.
+Owns: the set of logged-in clients, and which upstream one goes to.
+Does not know: listening sockets and logins (`listener`, `client_login`), slots and pools (`upstream`).
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
 import structlog
 
 from proxy.admission.classes import ClientId
-from proxy.admission.classification import Classifier
-from proxy.session import clock
 from proxy.session.auth_rules import AuthRules
-from proxy.session.cancel import CancelKeys, Canceller
+from proxy.session.cancel import CancelKeys
 from proxy.session.client import ClientConnection
 from proxy.session.encryption import ClientTls
 from proxy.session.failed_logins import FailedLogins
-from proxy.session.gate import Door, Gate
-from proxy.session.listen_hubs import ListenHubs
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
-from proxy.session.passthrough import Passthrough
-from proxy.session.registry import Registry
 from proxy.session.replication import ReplicationConnection
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup
-from proxy.session.user_lookup import UserLookup
+from proxy.session.upstream import Upstream
 
 _MAX_UNMATCHED_NAMES: Final = 1000
 _UNKNOWN_CLASS: Final = ClassBehaviour()
@@ -64,47 +58,35 @@ class Frontdesk:
     def __init__(
         self,
         settings: SessionSettings,
-        classifier: Classifier,
-        gate: Gate,
-        door: Door,
-        registry: Registry,
         measures: Measures,
         tasks: TaskGroup,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.settings = settings
-        self.classifier = classifier
-        self.gate = gate
-        self.door = door
-        self.registry = registry
         self.measures = measures
         self.tasks = tasks
         self.loop = loop
         self.log = structlog.get_logger()
         self.keys = CancelKeys()
-        self.canceller = Canceller(registry.connector, measures, tasks)
+        self.upstreams: list[Upstream] = []  # each is entered by whoever makes it, before the first client comes
         self.clients: set[ClientConnection | ReplicationConnection] = set()
         self.pacer = LoginPacer(loop)
-        self.listen_hubs = ListenHubs(self)
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
         self.auth_rules = AuthRules(settings.auth.rules)
-        self.user_lookup = UserLookup(self)
-        self.passthrough = Passthrough(self, secrets.token_bytes(32))
         self.failed_logins = FailedLogins(settings.auth.failures, loop)
         self.unmatched: dict[str, tuple[int, float]] = {}
         self.unmatched_clients = 0
         self._ids = count(1)
-        registry.idle_kept_from = self.idle_kept_from
         self._drained: asyncio.Event | None = None
 
     def next_client_id(self) -> ClientId:
         return ClientId(next(self._ids))
 
-    def classify(self, identity: Identity, application_name: str) -> str:
-        found = self.classifier.classify(application_name, identity.user, identity.database, identity.address)
-        return found.class_name
+    def upstream_of(self, identity: Identity) -> Upstream:
+        (only,) = self.upstreams
+        return only
 
     def behaviour(self, class_name: str) -> ClassBehaviour:
         return self.settings.classes.get(class_name, _UNKNOWN_CLASS)
@@ -135,15 +117,6 @@ class Frontdesk:
         if not counts[client.class_name]:
             del counts[client.class_name]
 
-    def idle_kept_from(self, class_name: str, present: Collection[str]) -> int:
-        """Idle connections that `class_name` leaves alone: what is held for more urgent classes and not in use."""
-        urgency, controller, now = self.behaviour(class_name).priority, self.gate.controller, clock.now()
-        return sum(
-            controller.held_unused(other, now)
-            for other in present
-            if self.behaviour(other).priority < urgency and controller.has_class(other)
-        )
-
     def note_unmatched(self, application_name: str) -> None:
         """A client matched no class. Names are chosen by clients, so only the first are listed."""
         self.unmatched_clients += 1
@@ -155,8 +128,7 @@ class Frontdesk:
         self.clients.add(client)
         self.pool_joined(client)
         identity = client.identity
-        found = self.classifier.classify(identity.application_name, identity.user, identity.database, identity.address)
-        if not found.matched:
+        if not client.upstream.classification(identity, identity.application_name).matched:
             self.note_unmatched(identity.application_name)
 
     def replication_entered(self, client: ReplicationConnection) -> None:
@@ -166,23 +138,19 @@ class Frontdesk:
     def client_left(self, client: ClientConnection | ReplicationConnection) -> None:
         self.clients.discard(client)
         self.pool_left(client)
-        self.registry.forget(client.pool)
+        client.upstream.registry.forget(client.pool)
         self.keys.withdraw(client.process_id)
-        self.door.left(client.id)
+        client.upstream.door.left(client.id)
         if self.draining:
             self.tell_if_drained()
 
     # -- new settings -------------------------------------------------------------------------------------------------
 
-    def adopt(self, settings: SessionSettings, classifier: Classifier) -> None:
-        """Take over what may change while running: users, bounds, classes. Sockets and the upstream stay."""
-        self.settings = replace(settings, upstream=self.settings.upstream)
+    def adopt(self, settings: SessionSettings) -> None:
+        """Take over what may change while running: users, bounds. Sockets stay."""
+        self.settings = settings
         self.auth_rules = AuthRules(settings.auth.rules)
-        self.user_lookup.forget_all()
-        self.passthrough.adopt()
         self.failed_logins.settings = settings.auth.failures
-        self.classifier = classifier
-        self.registry.adopt(settings.pool)
 
     def reclassify(self) -> None:
         """Every client belongs to a class that exists, from its next unit of work on."""
@@ -195,7 +163,8 @@ class Frontdesk:
         """Refuse new clients and wait, at most so long, until nobody waits or works."""
         self.draining = True
         self.failed_logins.answer_all()
-        self.gate.after_release = self.tell_if_drained
+        for upstream in self.upstreams:
+            upstream.gate.after_release = self.tell_if_drained
         self._drained = asyncio.Event()
         self.tell_if_drained()
         try:

@@ -16,7 +16,7 @@ from proxy.session.settings import UpstreamSettings
 from proxy.wire.login import Credentials
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk
+    from proxy.session.upstream import Upstream
 
 
 def own_pool(registry: Registry, upstream: UpstreamSettings) -> Pool:
@@ -35,13 +35,13 @@ class NoInternalSlot(Exception):  # noqa: N818 - says what happened
 class InternalSlot:
     """A slot of the class `internal` for the time of one query or login. Entering raises NoInternalSlot."""
 
-    def __init__(self, desk: "Frontdesk") -> None:
-        self._desk = desk
-        self.id: ClientId = desk.next_client_id()
-        self._answer: asyncio.Future[bool] = desk.loop.create_future()
+    def __init__(self, upstream: "Upstream") -> None:
+        self._gate = upstream.gate
+        self.id: ClientId = upstream.desk.next_client_id()
+        self._answer: asyncio.Future[bool] = upstream.desk.loop.create_future()
 
     async def __aenter__(self) -> None:
-        self._desk.gate.request(self, INTERNAL_CLASS, "internal")
+        self._gate.request(self, INTERNAL_CLASS, "internal")
         try:
             is_granted = await self._answer
         except asyncio.CancelledError:
@@ -51,14 +51,14 @@ class InternalSlot:
             raise NoInternalSlot("the proxy has no slot for its own queries")
 
     async def __aexit__(self, *_: object) -> None:
-        self._desk.gate.release(self.id, clock.now())
+        self._gate.release(self.id, clock.now())
 
     def _give_up(self) -> None:
         """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
         if self._answer.cancelled():
-            self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
+            self._gate.leave(self.id, INTERNAL_CLASS, 0.0)
         elif self._answer.result():
-            self._desk.gate.release(self.id, clock.now())
+            self._gate.release(self.id, clock.now())
 
     def granted(self, grant: Grant) -> None:
         self._answer.set_result(True)

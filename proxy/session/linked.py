@@ -323,7 +323,7 @@ class Link(Holder):
         if server.is_injecting:
             self.cancel_when_injected = True
         elif server.awaiting or self.unsynced or server.copying_in:
-            self.client.desk.canceller.cancel(server)
+            self.client.upstream.canceller.cancel(server)
 
     def cancel_if_asked(self) -> None:
         """The client's own statements run now, if there are any."""
@@ -331,7 +331,7 @@ class Link(Holder):
         if self.cancel_when_injected and self.client.link is self and not server.is_injecting:
             self.cancel_when_injected = False
             if server.awaiting:
-                self.client.desk.canceller.cancel(server)
+                self.client.upstream.canceller.cancel(server)
 
     def cancel_over(self) -> None:
         if self.server.is_clean and self.client.link is self:

@@ -36,8 +36,8 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.sql_listen import ListenCommand
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk
     from proxy.session.listening import Listening
+    from proxy.session.upstream import Upstream
 
 log = structlog.get_logger("pgheadroom.listen")
 
@@ -89,7 +89,8 @@ class Channel:
 class ListenHub(Holder):
     """One per database that is listened to. `over` is called once, when slot and connection are given back."""
 
-    def __init__(self, desk: "Frontdesk", database: str, pool: Pool, over: Callable[["ListenHub"], None]) -> None:
+    def __init__(self, upstream: "Upstream", database: str, pool: Pool, over: Callable[["ListenHub"], None]) -> None:
+        desk = upstream.desk
         self.transport = self
         self.id: ClientId = desk.next_client_id()
         self.settings: Settings | None = None
@@ -98,6 +99,7 @@ class ListenHub(Holder):
         self.database = database
         self.channels: dict[bytes, Channel] = {}
         self._desk = desk
+        self._upstream = upstream
         self._pool = pool
         self._over = over
         self._state = HubState.NEW
@@ -174,7 +176,7 @@ class ListenHub(Holder):
             return
         self._state = HubState.WAITING
         # Held for as long as somebody listens, so never out of what is only lent.
-        self._desk.gate.request(self, INTERNAL_CLASS, "listen", unbounded=True)
+        self._upstream.gate.request(self, INTERNAL_CLASS, "listen", unbounded=True)
 
     def granted(self, grant: Grant) -> None:
         self._holds_slot = True
@@ -199,7 +201,7 @@ class ListenHub(Holder):
         self._pool.want(self)
 
     def gives_up_at(self) -> float:
-        return clock.now() + self._desk.settings.pool.dial_timeout_seconds
+        return clock.now() + self._upstream.registry.settings.dial_timeout_seconds
 
     def server_ready(self, server: ServerConnection) -> None:
         self._server = server
@@ -212,7 +214,7 @@ class ListenHub(Holder):
         if not self._is_of_use():
             self._end()
         elif self._is_for_good(error):
-            self._desk.listen_hubs.refused_by_server(self.database, error)
+            self._upstream.listen_hubs.refused_by_server(self.database, error)
             for listening in self._take_asking():
                 listening.asked_in_vain()
             self._end()
@@ -222,13 +224,13 @@ class ListenHub(Holder):
 
     def _is_for_good(self, error: ErrorFields) -> bool:
         """The server does not want this login, and nobody depends on it yet."""
-        is_outage = self._desk.registry.connector.down is not None or error.code[:2] in _OF_THE_SERVER_AS_A_WHOLE
+        is_outage = self._upstream.registry.connector.down is not None or error.code[:2] in _OF_THE_SERVER_AS_A_WHOLE
         return self._lost_at is None and not is_outage
 
     def _pause(self) -> None:
         """Dial again, each time later."""
         self._state = HubState.PAUSE
-        bounds = self._desk.settings.pool
+        bounds = self._upstream.registry.settings
         self._backoff_seconds = min(bounds.retry_max_seconds, self._backoff_seconds * 2 or bounds.retry_min_seconds)
         seconds = self._backoff_seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
         self._set_timer(seconds, self._dial_again)
@@ -336,7 +338,7 @@ class ListenHub(Holder):
     def _send(self, sql: bytes) -> None:
         assert self._server is not None, "something is sent over a connection"
         self._server.send_one(messages.query(sql), messages.QUERY)
-        self._set_timer(self._desk.settings.pool.dial_timeout_seconds, self._no_answer)
+        self._set_timer(self._upstream.registry.settings.dial_timeout_seconds, self._no_answer)
 
     def _no_answer(self) -> None:
         self._timer = None
@@ -513,9 +515,9 @@ class ListenHub(Holder):
         if self._holds_slot:
             self._holds_slot = False
             self._pool.gave_up(self)
-            self._desk.gate.release(self.id, clock.now())
+            self._upstream.gate.release(self.id, clock.now())
         elif state is HubState.WAITING:
-            self._desk.gate.leave(self.id, INTERNAL_CLASS, 0.0)
+            self._upstream.gate.leave(self.id, INTERNAL_CLASS, 0.0)
         self._over(self)
 
     def _fail_all(self, error: ErrorFields) -> None:

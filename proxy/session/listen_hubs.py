@@ -1,4 +1,4 @@
-"""All hubs of this process: which databases are listened to over a shared connection.
+"""All hubs of one upstream: which databases are listened to over a shared connection.
 
 Owns: how many there may be, and which databases the server does not let the proxy into.
 Does not know: channels (`listen_hub`), clients (`listening`).
@@ -17,7 +17,7 @@ from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk
+    from proxy.session.upstream import Upstream
 
 log = structlog.get_logger("pgheadroom.listen")
 
@@ -37,8 +37,8 @@ class ListenCounts:
 class ListenHubs:
     """The hubs by database. `count_changed` is told how many slots they need, before the first of them is asked for."""
 
-    def __init__(self, desk: "Frontdesk") -> None:
-        self._desk = desk
+    def __init__(self, upstream: "Upstream") -> None:
+        self._upstream = upstream
         self._hubs: dict[str, ListenHub] = {}
         self._refused: dict[str, float] = {}
         self.count_changed: Callable[[int], None] = _nobody_asks
@@ -48,7 +48,7 @@ class ListenHubs:
 
     @property
     def is_on(self) -> bool:
-        return self._desk.settings.pool.listen_connections > 0
+        return self._upstream.registry.settings.listen_connections > 0
 
     def counts(self) -> ListenCounts:
         hubs = self._hubs.values()
@@ -65,14 +65,14 @@ class ListenHubs:
             return hub
         if not self._has_room() or self._is_refused(database):
             return None
-        hub = self._hubs[database] = ListenHub(self._desk, database, self._pool(database), self._over)
+        hub = self._hubs[database] = ListenHub(self._upstream, database, self._pool(database), self._over)
         self.count_changed(len(self._hubs))
         return hub
 
     def _has_room(self) -> bool:
         """Also in the budget: one slot for this, one for the proxy's queries, and one at least for everybody else."""
-        wanted = len(self._hubs) + 1
-        return wanted <= self._desk.settings.pool.listen_connections and wanted + 2 <= self._desk.registry.total
+        wanted, registry = len(self._hubs) + 1, self._upstream.registry
+        return wanted <= registry.settings.listen_connections and wanted + 2 <= registry.total
 
     def refused_by_server(self, database: str, error: ErrorFields) -> None:
         """The proxy's own user may not log in there."""
@@ -90,7 +90,7 @@ class ListenHubs:
         return False
 
     def _pool(self, database: str) -> Pool:
-        registry, upstream = self._desk.registry, self._desk.settings.upstream
+        registry, upstream = self._upstream.registry, self._upstream.settings
         pool = registry.pools.get((database, _OWN_POOL))
         if pool is None:
             pool = registry.pools[database, _OWN_POOL] = Pool(registry, database, upstream.user)
@@ -99,9 +99,10 @@ class ListenHubs:
 
     def _over(self, hub: ListenHub) -> None:
         del self._hubs[hub.database]
-        pool = self._desk.registry.pools.get((hub.database, _OWN_POOL))
+        pools = self._upstream.registry.pools
+        pool = pools.get((hub.database, _OWN_POOL))
         if pool is not None and pool.is_unused:
-            del self._desk.registry.pools[hub.database, _OWN_POOL]
+            del pools[hub.database, _OWN_POOL]
         self.count_changed(len(self._hubs))
 
 

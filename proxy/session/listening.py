@@ -26,14 +26,14 @@ from proxy.wire.sql_listen import ListenCommand, Verb, listen_commands
 
 if TYPE_CHECKING:
     from proxy.session.client import ClientConnection
-    from proxy.session.frontdesk import Frontdesk
+    from proxy.session.upstream import Upstream
 
 _MAX_UNITS: Final = 100  # answered in one go; what a client has sent behind them is looked at again
 
 
 def takes(
     client: "ClientConnection",
-    desk: "Frontdesk",
+    upstream: "Upstream",
     buffer: bytes,
     facts: Sequence[Fact],
     seen: Examination,
@@ -42,9 +42,9 @@ def takes(
     """An idle client has sent `buffer`. True: it begins with LISTEN or UNLISTEN, which are answered without a slot."""
     listening = client.listening
     if listening is None:
-        if not (seen.parses_listen or PinReason.LISTEN in seen.pins) or not desk.listen_hubs.is_on:
+        if not (seen.parses_listen or PinReason.LISTEN in seen.pins) or not upstream.listen_hubs.is_on:
             return False
-        listening = Listening(client, desk)
+        listening = Listening(client, upstream)
     return listening.takes(buffer, facts, dialect)
 
 
@@ -64,13 +64,15 @@ class Listening:
         "_units",
         "_untold",
         "_untold_bytes",
+        "_upstream",
         "channels",
     )
 
-    def __init__(self, client: "ClientConnection", desk: "Frontdesk") -> None:
+    def __init__(self, client: "ClientConnection", upstream: "Upstream") -> None:
         self.channels: set[bytes] = set()  # those whose LISTEN was answered
         self._client = client
-        self._desk = desk
+        self._desk = upstream.desk
+        self._upstream = upstream
         self._backslash_escapes = False
         self._hub: ListenHub | None = None
         self._units: deque[ListenUnit] | None = None  # to be answered; None where nothing is asked
@@ -150,7 +152,7 @@ class Listening:
         new = [one for one in unit.commands if one.verb is Verb.LISTEN and one.channel in wanted - self.channels]
         if not unit.names_listen:
             return True
-        hub = self._hub or self._desk.listen_hubs.hub_or_none(self._client.identity.database)
+        hub = self._hub or self._upstream.listen_hubs.hub_or_none(self._client.pool.database)
         if hub is None:
             self._cannot_share()
             return False
@@ -209,7 +211,7 @@ class Listening:
 
     def _timeout(self, seconds: float) -> None:
         self._timer = None
-        down = self._desk.registry.connector.down
+        down = self._upstream.registry.connector.down
         self._over(refusals.listen_timeout(seconds) if down is None else replace(down, severity="ERROR"))
 
     def gives_up(self, error: ErrorFields) -> bool:

@@ -10,6 +10,7 @@ who are logged in. Where it succeeds and nobody else of this user is here yet, t
 
 import asyncio
 import hmac
+import secrets
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,9 +26,10 @@ from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk, Identity
+    from proxy.session.frontdesk import Identity
     from proxy.session.parameters import Settings
     from proxy.session.server import ServerConnection
+    from proxy.session.upstream import Upstream
 
 MAX_WAITING: Final = 1000  # different passwords that wait for their turn; more are told to come again
 # Behind every client that is logged in: whoever waits here has proved nothing.
@@ -69,10 +71,10 @@ class _Trial:
 class Passthrough:
     """Tries passwords. All clients that came with the same one share one try."""
 
-    def __init__(self, desk: "Frontdesk", key: bytes) -> None:
-        """`key` is random and as old as the process: what is remembered of a password is a keyed hash."""
-        self._desk = desk
-        self._key = key
+    def __init__(self, upstream: "Upstream") -> None:
+        self._upstream = upstream
+        self._desk = desk = upstream.desk
+        self._key = secrets.token_bytes(32)  # what is remembered of a password is a keyed hash
         self._taken: OrderedDict[tuple[str, str], tuple[bytes, float]] = OrderedDict()
         self._under_way: dict[_Attempt, asyncio.Future[ErrorFields | None]] = {}
         self._dials = desk.settings.auth.passthrough_dials
@@ -107,7 +109,7 @@ class Passthrough:
         try:
             # Who has failed most waits longest: a flood of guesses keeps nobody else from his first try.
             failures = partial(self._failures_of, origin)
-            async with self._turns.turn(failures), InternalSlot(self._desk):
+            async with self._turns.turn(failures), InternalSlot(self._upstream):
                 error = await self._try_at_server(attempt[0], attempt[1], password)
         except NoInternalSlot:
             pass
@@ -119,11 +121,11 @@ class Passthrough:
                 under_way.set_result(error)
 
     async def _try_at_server(self, database: str, user: str, password: str) -> ErrorFields | None:
-        desk = self._desk
+        desk, registry = self._desk, self._upstream.registry
         desk.measures.passthrough_logins += 1
-        pool = Pool(desk.registry, database, user)
+        pool = Pool(registry, database, user)
         pool.credentials = Credentials(password=password)
-        trial = _Trial(desk.registry, pool, desk.loop)
+        trial = _Trial(registry, pool, desk.loop)
         pool.want(trial)
         # Not bounded here: a dial ends by itself, and its connection must find somebody who closes it.
         return await trial.over

@@ -34,7 +34,8 @@ from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk, Identity
+    from proxy.session.frontdesk import Identity
+    from proxy.session.upstream import Upstream
 
 _CANCEL_AFTER_SECONDS: Final = 0.5  # a walsender ends at a Terminate, but not one that works on a query
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -77,7 +78,7 @@ class ReplicationConnection(Holder):
 
     def __init__(
         self,
-        desk: "Frontdesk",
+        upstream: "Upstream",
         identity: "Identity",
         startup: Mapping[str, str],
         credentials: Credentials,
@@ -85,8 +86,8 @@ class ReplicationConnection(Holder):
         client_id: ClientId,
         closed: Callable[[], None],
     ) -> None:
-        assert desk.settings.replication_class is not None, "asked before"
-        self.class_name = desk.settings.replication_class
+        assert upstream.settings.replication_class is not None, "asked before"
+        self.class_name = upstream.settings.replication_class
         self.id = client_id
         self.identity = identity
         self.transport = transport
@@ -94,9 +95,10 @@ class ReplicationConnection(Holder):
         self.process_id = 0
         self.settings: Settings | None = None
         self.server: ServerConnection | None = None
-        self.pool = ReplicationPool(desk.registry, identity, startup)
+        self.pool = ReplicationPool(upstream.registry, identity, startup)
         self.pool.credentials = credentials
-        self._desk = desk
+        self.upstream = upstream
+        self._desk = desk = upstream.desk
         self._closed = closed
         self._measures = desk.measures.of(self.class_name).of_application(identity.application_name)
         self._has_place = False
@@ -147,14 +149,14 @@ class ReplicationConnection(Holder):
     def enter(self) -> None:
         """AuthenticationOk is sent."""
         desk, name = self._desk, self.class_name
-        desk.door.join(self, name, desk.queue_timeout(name), desk.flow(self.identity, name))
+        self.upstream.door.join(self, name, desk.queue_timeout(name), desk.flow(self.identity, name))
 
     def granted(self, grant: Grant) -> None:
         desk = self._desk
         if not self._has_place:
             self._has_place = True
             self._asked_at = clock.now()
-            desk.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=True)
+            self.upstream.gate.request(self, self.class_name, desk.flow(self.identity, self.class_name), unbounded=True)
             return
         self.holds_slot = True
         self._granted_at = clock.now()
@@ -210,7 +212,7 @@ class ReplicationConnection(Holder):
 
     def cancel_requested(self) -> None:
         if self.server is not None:
-            self._desk.canceller.cancel(self.server)
+            self.upstream.canceller.cancel(self.server)
 
     def cancel_over(self) -> None:
         """Nobody else gets this connection, so nobody waits for that."""
@@ -235,7 +237,7 @@ class ReplicationConnection(Holder):
             self.pool.gave_up(self)
             self._give_slot_back()
         else:
-            self._desk.gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
+            self.upstream.gate.leave(self.id, self.class_name, clock.now() - self._asked_at)
         self._ahead.close()
         self._desk.client_left(self)
 
@@ -243,13 +245,13 @@ class ReplicationConnection(Holder):
         """The slot is free once the server has closed its side."""
         server.on_gone = self._give_slot_back
         self.pool.close(server)
-        if self._desk.settings.pool.cancel_on_disconnect:
+        if self.upstream.registry.settings.cancel_on_disconnect:
             self._desk.loop.call_later(_CANCEL_AFTER_SECONDS, self._cancel_until_gone, server, _CANCEL_AFTER_SECONDS)
 
     def _cancel_until_gone(self, server: ServerConnection, pause_seconds: float) -> None:
         if not server.is_open:
             return
-        self._desk.canceller.cancel(server)
+        self.upstream.canceller.cancel(server)
         longer = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         self._desk.loop.call_later(longer, self._cancel_until_gone, server, longer)
 
@@ -257,7 +259,7 @@ class ReplicationConnection(Holder):
         now = clock.now()
         self.holds_slot = False
         self._measures.held(now - self._granted_at, now - self._asked_at)
-        self._desk.gate.release(self.id, now)
+        self.upstream.gate.release(self.id, now)
 
 
 class _FromServer(asyncio.Protocol):

@@ -83,7 +83,7 @@ def _refuse(link: "Link", error: ErrorFields, buffer: bytes, facts: Sequence[Fac
     in_block = server.last_status != IDLE_STATUS
     client.keep(buffer, facts)
     client.hands_over_for_cleaning()
-    Cleaning(server, client.pool, client.desk.canceller, lambda: _cleaned(client, in_block, error)).begin(
+    Cleaning(server, client.pool, client.upstream.canceller, lambda: _cleaned(client, in_block, error)).begin(
         is_dirty=client.state is not None and client.state.is_dirty, is_mid_message=client.is_mid_message()
     )
 

@@ -102,6 +102,7 @@ class UpstreamSettings:
     check_seconds: float = 5.0  # between two looks at names and roles
     protocol_minor: int = 0  # of protocol 3: what server connections ask for
     channel_binding: ChannelBinding = ChannelBinding.PREFER
+    replication_class: str | None = None  # None refuses clients that replicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +219,6 @@ class ClassBehaviour:
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     listen: ListenSettings
-    upstream: UpstreamSettings
     auth: AuthSettings
-    pool: PoolSettings
     limits: LimitSettings
     classes: Mapping[str, ClassBehaviour]
-    replication_class: str | None = None  # None refuses such clients

@@ -21,7 +21,7 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.passwords import StoredPassword
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk
+    from proxy.session.upstream import Upstream
 
 log = structlog.get_logger("pgheadroom.auth")
 
@@ -53,8 +53,9 @@ class _Answer:
 class UserLookup:
     """Asks for users, one after the other."""
 
-    def __init__(self, desk: "Frontdesk") -> None:
-        self._desk = desk
+    def __init__(self, upstream: "Upstream") -> None:
+        self._upstream = upstream
+        self._desk = upstream.desk
         self._known: OrderedDict[str, _Answer] = OrderedDict()
         self._unknown: OrderedDict[str, _Answer] = OrderedDict()
         self._wanted: dict[str, asyncio.Future[StoredPassword | None]] = {}
@@ -123,15 +124,15 @@ class UserLookup:
             self._wanted.pop(user).set_result(stored)
 
     async def _rows(self, user: str) -> list[Row]:
-        desk = self._desk
-        sql = desk.settings.auth.auth_query
+        upstream = self._upstream
+        sql = self._desk.settings.auth.auth_query
         if sql is None:
             return []  # a reload has taken the query away while clients waited
-        pool = own_pool(desk.registry, desk.settings.upstream)
+        pool = own_pool(upstream.registry, upstream.settings)
         try:
-            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS), InternalSlot(desk):
+            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS), InternalSlot(upstream):
                 query = OwnQuery(
-                    pool, sql, values=(user,), timeout_seconds=QUERY_TIMEOUT_SECONDS, canceller=desk.canceller
+                    pool, sql, values=(user,), timeout_seconds=QUERY_TIMEOUT_SECONDS, canceller=upstream.canceller
                 )
                 return await query.run()
         except TimeoutError:

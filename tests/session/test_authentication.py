@@ -339,7 +339,7 @@ async def test_users_that_exist_do_not_wait_behind_invented_ones(run_proxy: RunP
     auth = {**NOBODY_LISTED, "cache": {"ttl": 0}, "failures": {"delay": 0}}
     proxy = await run_proxy(as_superuser, auth=auth)
     assert await who(proxy) == "app"
-    lookup = proxy.desk.user_lookup
+    lookup = proxy.upstream.user_lookup
     answered: list[str] = []
 
     async def find(user: str) -> None:
@@ -378,7 +378,7 @@ async def test_what_is_listed_of_the_upstreams_own_user_does_not_replace_the_pas
     await connection.close()
     proxy.registry.close_all_idle()
     await eventually(lambda: not proxy.registry.connections)
-    assert (await proxy.process.watch.ask()).max_connections > 0
+    assert (await proxy.watch.ask()).max_connections > 0
 
 
 # -- passthrough ----------------------------------------------------------------------------------------------------

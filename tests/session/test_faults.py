@@ -561,7 +561,7 @@ async def test_a_server_that_tells_no_limits_is_asked_again(
 
     fake_server.on_message = lie
     proxy = await run_proxy(fake_server.url)
-    assert proxy.process.watch.facts is None
+    assert proxy.watch.facts is None
     assert (await (await proxy.connect()).query("select")).status == "I"
 
 

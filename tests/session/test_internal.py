@@ -15,43 +15,44 @@ from proxy.session.measures import Measures
 
 
 @pytest.fixture
-async def desk():
+async def upstream():
     """One slot, for the class internal."""
     loop = asyncio.get_running_loop()
     settings = BudgetSettings(1, classes=(ClassSettings(INTERNAL_CLASS, priority=0, reserved=1, limit=1),))
     gate = Gate(Controller(settings, now=clock.now()), Measures(), loop)
     ids = count(1)
-    yield SimpleNamespace(gate=gate, loop=loop, next_client_id=lambda: ClientId(next(ids)))
+    desk = SimpleNamespace(loop=loop, next_client_id=lambda: ClientId(next(ids)))
+    yield SimpleNamespace(desk=desk, gate=gate)
     gate.close()
 
 
-async def hold(desk, entered: asyncio.Event) -> None:
-    async with InternalSlot(desk):
+async def hold(upstream, entered: asyncio.Event) -> None:
+    async with InternalSlot(upstream):
         entered.set()
         await asyncio.Event().wait()
 
 
-async def test_a_query_that_is_cancelled_while_it_waits_leaves_the_queue(desk):
+async def test_a_query_that_is_cancelled_while_it_waits_leaves_the_queue(upstream):
     """A grant that came later met a cancelled future, and the slot was never given back."""
     entered = asyncio.Event()
-    async with InternalSlot(desk):
-        waiting = asyncio.create_task(hold(desk, entered))
+    async with InternalSlot(upstream):
+        waiting = asyncio.create_task(hold(upstream, entered))
         await asyncio.sleep(0)
-        assert desk.gate.controller.waiting == 1
+        assert upstream.gate.controller.waiting == 1
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert desk.gate.controller.waiting == 0
+        assert upstream.gate.controller.waiting == 0
     assert not entered.is_set()
-    assert desk.gate.controller.in_use == 0
+    assert upstream.gate.controller.in_use == 0
 
 
-async def test_a_grant_in_the_same_turn_as_the_cancellation_is_given_back(desk):
-    first = InternalSlot(desk)
+async def test_a_grant_in_the_same_turn_as_the_cancellation_is_given_back(upstream):
+    first = InternalSlot(upstream)
     await first.__aenter__()
-    waiting = asyncio.create_task(hold(desk, asyncio.Event()))
+    waiting = asyncio.create_task(hold(upstream, asyncio.Event()))
     await asyncio.sleep(0)
     await first.__aexit__()
-    assert desk.gate.controller.in_use == 1
+    assert upstream.gate.controller.in_use == 1
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert desk.gate.controller.in_use == 0
+    assert upstream.gate.controller.in_use == 0

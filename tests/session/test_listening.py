@@ -63,7 +63,7 @@ def internal(proxy: Running) -> Any:
 
 
 async def until_shared_is_over(proxy: Running) -> None:
-    await eventually(lambda: len(proxy.desk.listen_hubs) == 0)
+    await eventually(lambda: len(proxy.upstream.listen_hubs) == 0)
 
 
 # -- fan-out --------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ async def test_a_listen_among_other_work_keeps_a_connection_of_its_own(
     for _ in [part for part in parts if part[:1] in b"QS"]:
         assert (await client.answer()).codes == []
     assert proxy.measures.pins == {("all", "listen"): 1}
-    assert len(proxy.desk.listen_hubs) == 0
+    assert len(proxy.upstream.listen_hubs) == 0
     await other.query("notify a, 'own'")
     assert await heard(client) == [("a", "own")]
 
@@ -545,7 +545,7 @@ async def test_the_shared_connection_counts_and_the_proxys_own_queries_keep_thei
     await first.query("begin")
     await second.send(query("begin"))
     await eventually(lambda: proxy.waiting() == 1)
-    assert await proxy.process.watch.ask(), "full of others, and the proxy still asks what it has to know"
+    assert await proxy.watch.ask(), "full of others, and the proxy still asks what it has to know"
     assert proxy.registry.count <= 3
     await client.query("unlisten a")
     assert (await second.answer()).tags == ["BEGIN"], "what the listener held goes to who waits"
@@ -718,7 +718,7 @@ async def test_in_session_mode_a_client_listens_on_its_own_connection(run_proxy:
     proxy = await run_proxy(classes={"all": {"limit": 3, "pool_mode": "session"}})
     client, other = await proxy.connect(), await proxy.connect()
     await client.query("listen a")
-    assert len(proxy.desk.listen_hubs) == 0
+    assert len(proxy.upstream.listen_hubs) == 0
     await other.query("notify a")
     assert await heard(client) == [("a", "")]
 

@@ -64,8 +64,13 @@ class Running:
         self.settings = settings
         self.broken: list[str] = []  # what callbacks of the loop raised
         self.clients: list[WireClient] = []
-        self.registry = process.registry
-        self.controller = process.controller
+        running = process.upstreams[0]
+        self.upstream = running.upstream
+        self.watch = running.watch
+        self.gate = running.gate
+        self.places = running.places
+        self.registry = running.registry
+        self.controller = running.controller
         self.measures = process.measures
         self.desk = process.desk
 
@@ -135,7 +140,7 @@ class Running:
         checks = {
             f"slots in use: {self.controller.in_use}": self.controller.in_use,
             f"waiting in the core: {self.controller.waiting}": self.controller.waiting,
-            f"waiting at the gate: {self.process.gate.waiting}": self.process.gate.waiting,
+            f"waiting at the gate: {self.gate.waiting}": self.gate.waiting,
             f"dials: {registry.dialling}": registry.dialling,
             f"server connections not idle: {states}": any(state is not ServerState.IDLE for state in states),
             f"idle without a pool: {len(states)}": set(registry.idle()) != registry.connections,
@@ -148,13 +153,13 @@ class Running:
             f"cancel keys: {len(desk.keys)}": len(desk.keys),
             f"places taken: {self._places()}": self._places(),
             f"tasks: {self._tasks()}": self._tasks(),
-            f"shared LISTEN: {desk.listen_hubs.counts()}": len(desk.listen_hubs),
+            f"shared LISTEN: {self.upstream.listen_hubs.counts()}": len(self.upstream.listen_hubs),
         }
         return [words for words, is_left in checks.items() if is_left]
 
     def _places(self) -> int:
         names = [one.name for one in self.controller.settings.classes]
-        return sum(self.process.places.taken(name) + self.process.places.waiting(name) for name in names)
+        return sum(self.places.taken(name) + self.places.waiting(name) for name in names)
 
     def _tasks(self) -> list[str]:
         return [name for name in self.process.tasks.names() if name not in KNOWN_TASKS]

@@ -1,0 +1,130 @@
+"""One upstream while it runs: built from the configuration, its budget learnt from the server, reloaded, ended.
+
+Owns: the admission core in front of one server, whoever watches that server, and how its budget becomes another.
+Does not know: clients and their logins, sockets that are listened on, what HTTP answers (`process`).
+"""
+
+import asyncio
+
+import structlog
+
+from proxy.admission.classes import BudgetSettings
+from proxy.admission.controller import Controller
+from proxy.admission.decisions import RefusalReason
+from proxy.admission.places import ClientPlaces
+from proxy.service.budget import budget_settings, classifier, usable_total
+from proxy.service.config.model import Config
+from proxy.service.host_watch import HostWatch
+from proxy.service.server_facts import ServerFacts
+from proxy.service.server_watch import ServerWatch
+from proxy.service.wiring import pool_settings, upstream_settings_of
+from proxy.session import clock
+from proxy.session.connector import Connector
+from proxy.session.frontdesk import Frontdesk
+from proxy.session.gate import Door, Gate
+from proxy.session.pool import Pool
+from proxy.session.registry import Registry
+from proxy.session.settings import UpstreamSettings
+from proxy.session.upstream import Upstream
+
+log = structlog.get_logger("pgheadroom")
+
+_GOODBYE_SECONDS = 2.0  # for server connections to end after the last client has left
+
+
+class RunningUpstream:
+    """A server with its budget. `start`, then `refuse_and_close` and `until_gone`; `adopt` in between."""
+
+    def __init__(self, config: Config, desk: Frontdesk) -> None:
+        """Raises TlsFilesUnusable for files the URL names."""
+        settings, pool, loop = upstream_settings_of(config), pool_settings(config), desk.loop
+        self._config = config  # in force: with what orders and windows of time change
+        budget = budget_settings(config, usable_total(config, None) or 1)
+        self.controller = Controller(budget, now=clock.now())
+        self.places = ClientPlaces(budget, now=clock.now())
+        self.gate = Gate(self.controller, desk.measures, loop)
+        self.door = Door(self.places, loop)
+        self.registry = Registry(Connector(settings, pool, loop), pool, desk.measures, desk.tasks, loop, Pool)
+        self.registry.set_total(budget.total)
+        self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, self.registry)
+        self.upstream.listen_hubs.count_changed = self._listens_over
+        self.watch = ServerWatch(self.upstream, self._learnt)
+        self._host_watch = HostWatch(self.upstream, self._moved)
+        self._tasks = desk.tasks
+        desk.upstreams.append(self.upstream)
+        self.budget_is_known = config.budget.total != "auto"
+
+    def start(self) -> None:
+        """Watch the server from now on."""
+        self._tasks.spawn(self.watch.run(), name="server watch")
+        self._tasks.spawn(self._host_watch.run(), name="host watch")
+
+    # -- the budget ---------------------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        """Another server may have other limits."""
+        self._tasks.spawn(self.watch.ask_and_log(), name="facts of another server")
+
+    def _learnt(self, facts: ServerFacts) -> None:
+        """The server has told its limits: with `total: auto` they make the budget."""
+        total = usable_total(self._config, facts)
+        if total is None or total < 1:
+            return
+        self.budget_is_known = True
+        if total != self.registry.total:
+            log.info("budget", total=total, max_connections=facts.max_connections)
+            self._adopt_budget(self._budget(self._config, total))
+
+    def _listens_over(self, _connections: int) -> None:
+        """A connection that listens is held for long: what `internal` has reserved for its queries stays free."""
+        self._adopt_budget(self._budget(self._config, self.registry.total))
+
+    def _budget(self, config: Config, total: int) -> BudgetSettings:
+        return budget_settings(config, total, listening=len(self.upstream.listen_hubs))
+
+    def _adopt_budget(self, budget: BudgetSettings) -> None:
+        now = clock.now()
+        # Room first where it grows, last where it shrinks: a grant never meets a registry that has less.
+        if budget.total > self.registry.total:
+            self.registry.set_total(budget.total)
+        self.gate.deliver(self.controller.reconfigure(budget, now))
+        self.door.deliver(self.places.reconfigure(budget, now))
+        self.registry.set_total(budget.total)
+
+    # -- reload -------------------------------------------------------------------------------------------------------
+
+    def budget_of(self, config: Config) -> BudgetSettings:
+        """What the admission core would be told under another configuration."""
+        return self._budget(config, usable_total(config, self.watch.facts) or self.registry.total)
+
+    def adopt(self, config: Config, settings: UpstreamSettings) -> None:
+        """A new configuration is in force, for clients too; the hosts are kept until a restart."""
+        self.upstream.adopt(settings, pool_settings(config), classifier(config))
+        self.adopt_numbers(config)
+
+    def adopt_numbers(self, config: Config) -> None:
+        """Of this configuration only the numbers are new: orders or windows of time have changed them."""
+        self._config = config
+        self._adopt_budget(self.budget_of(config))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def refuse_all_waiting(self) -> None:
+        self.gate.refuse_all_waiting(RefusalReason.SHUTTING_DOWN)
+
+    def close_idle(self) -> None:
+        """Of the proxy's own connections those that listen, of the others those that idle."""
+        self.upstream.listen_hubs.close()
+        self.registry.close_all_idle()
+
+    async def until_gone(self) -> None:
+        """Server connections end by themselves once told; a backend that does not is left behind, and counted."""
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self.registry.until_empty()
+        except TimeoutError:
+            log.warning("server_connections_left", count=self.registry.count)
+
+    def close(self) -> None:
+        self.gate.close()
+        self.door.close()

@@ -1,0 +1,72 @@
+"""One upstream: a server, the budget in front of it, its pools, and what the proxy itself asks of it.
+
+Owns: all that the clients of one upstream share and those of another have no part in.
+Does not know: which clients come here (`frontdesk`), where the budget comes from (`service.running_upstream`).
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from proxy.admission.classification import Classification, Classifier
+from proxy.session import clock
+from proxy.session.cancel import Canceller
+from proxy.session.gate import Door, Gate
+from proxy.session.listen_hubs import ListenHubs
+from proxy.session.passthrough import Passthrough
+from proxy.session.registry import Registry
+from proxy.session.settings import PoolSettings, UpstreamSettings
+from proxy.session.user_lookup import UserLookup
+
+if TYPE_CHECKING:
+    from proxy.session.frontdesk import Frontdesk, Identity
+
+
+class Upstream:
+    """The server's side of all client connections that lead to it."""
+
+    def __init__(
+        self,
+        desk: "Frontdesk",
+        settings: UpstreamSettings,
+        classifier: Classifier,
+        gate: Gate,
+        door: Door,
+        registry: Registry,
+    ) -> None:
+        self.desk = desk
+        self.settings = settings
+        self.classifier = classifier
+        self.gate = gate
+        self.door = door
+        self.registry = registry
+        self.canceller = Canceller(registry.connector, desk.measures, desk.tasks)
+        self.listen_hubs = ListenHubs(self)
+        self.user_lookup = UserLookup(self)
+        self.passthrough = Passthrough(self)
+        registry.idle_kept_from = self.idle_kept_from
+
+    def classify(self, identity: "Identity", application_name: str) -> str:
+        return self.classification(identity, application_name).class_name
+
+    def classification(self, identity: "Identity", application_name: str) -> Classification:
+        return self.classifier.classify(application_name, identity.user, identity.database, identity.address)
+
+    def idle_kept_from(self, class_name: str, present: Collection[str]) -> int:
+        """Idle connections that `class_name` leaves alone: what is held for more urgent classes and not in use."""
+        desk, controller, now = self.desk, self.gate.controller, clock.now()
+        urgency = desk.behaviour(class_name).priority
+        return sum(
+            controller.held_unused(other, now)
+            for other in present
+            if desk.behaviour(other).priority < urgency and controller.has_class(other)
+        )
+
+    def adopt(self, settings: UpstreamSettings, pool: PoolSettings, classifier: Classifier) -> None:
+        """Take over what may change while running: classes, bounds, certificates. The hosts stay."""
+        self.settings = replace(self.settings, tls=settings.tls, replication_class=settings.replication_class)
+        self.classifier = classifier
+        self.registry.adopt(pool)
+        self.registry.connector.adopt_tls(settings.tls)
+        self.user_lookup.forget_all()
+        self.passthrough.adopt()

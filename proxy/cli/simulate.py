@@ -18,6 +18,7 @@ from proxy.admission.simulation.comparison import compare
 from proxy.admission.simulation.report import ClassReport, PolicyReport
 from proxy.cli.asking import config_or_message
 from proxy.cli.output import print_json, print_table
+from proxy.service.adaptive_settings import adaptive_settings, reference_class
 from proxy.service.budget import budget_settings, classifier
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.model import Config
@@ -27,6 +28,7 @@ from proxy.service.traffic_file import DeclaredTraffic, load_traffic
 # A simulation that is done sooner needs no progress line.
 QUIET_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 0.2
+STEPS_SHOWN = 40
 
 
 @click.command()
@@ -87,12 +89,23 @@ def _notes(config: Config, declared: DeclaredTraffic) -> Iterator[str]:
             yield f"{class_name}: max_clients ({one.max_clients}) is not simulated; more clients may come at once"
         if one is not None and one.pool_mode == "session":
             yield f"{class_name} is in session mode: each job is simulated as a session of its own"
+    if config.adaptive.mode == "observe":
+        yield "adaptive is observe: the steps are those that would have been made, and none was"
+    elif config.adaptive.mode == "on" and reference_class(config) is None:
+        yield "adaptive limits are not simulated: no class is that of customers, see adaptive.reference_class"
 
 
 def _simulate(config: Config, settings: BudgetSettings, declared: DeclaredTraffic, seed: int) -> list[PolicyReport]:
     sessions = [name for name, one in config.classes.items() if one.pool_mode == "session"]
     line = ProgressLine(declared.traffic.duration_seconds)
-    reports = compare(settings, declared.traffic, seed=seed, unbounded_classes=sessions, progress=line.show)
+    reports = compare(
+        settings,
+        declared.traffic,
+        seed=seed,
+        unbounded_classes=sessions,
+        progress=line.show,
+        adaptive=adaptive_settings(config),
+    )
     try:
         return list(reports)
     finally:
@@ -140,6 +153,7 @@ def _show(
     _show_refusals(reports)
     _show_slots(reports)
     _show_bursts(reports)
+    _show_steps(reports)
     for note in notes:
         click.echo(f"note: {note}")
     jobs = sum(one.arrived for report in reports for one in report.classes)
@@ -209,6 +223,18 @@ def _show_bursts(reports: Sequence[PolicyReport]) -> None:
         rows.append([first.source_name, show_seconds(first.began_at), _length(first.ideal_drain_seconds), *drains])
     columns = ["burst", "at", "ideal", *(report.policy for report in reports)]
     print_table(columns, rows, title="Drain of each burst; ideal: all slots that the other sources leave on average")
+
+
+def _show_steps(reports: Sequence[PolicyReport]) -> None:
+    steps = [one for report in reports for one in report.steps]
+    rows: list[list[object]] = [
+        [f"{one.at_seconds:.0f} s", one.class_name, one.direction.value, one.cause.value, one.was, one.limit, one.why]
+        for one in steps[:STEPS_SHOWN]
+    ]
+    if not rows:
+        return
+    more = f", the first {STEPS_SHOWN} of {len(steps)}" if len(steps) > STEPS_SHOWN else ""
+    print_table(["at", "class", "step", "cause", "was", "limit", "why"], rows, title=f"Steps of adaptive limits{more}")
 
 
 def _length(seconds: float) -> str:

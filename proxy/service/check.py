@@ -7,12 +7,14 @@ The process refuses to start, and a reload is refused, where a finding is an err
 """
 
 from proxy.admission.classes import INTERNAL_CLASS
+from proxy.service.adaptive_settings import report_adaptive
 from proxy.service.budget import budget_settings, capacity, pinned_limit, usable_total
 from proxy.service.check_access import report_access
 from proxy.service.check_schedules import report_schedules
 from proxy.service.config.errors import Path, key_text
 from proxy.service.config.model import Config, PriorityClass
 from proxy.service.config.units import show_seconds
+from proxy.service.customers import customer_class
 from proxy.service.findings import Finding, Reporter, Severity
 from proxy.service.server_facts import ServerFacts
 
@@ -57,6 +59,7 @@ def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
     _report_order(report, config)
     _report_default_class(report, config, total)
     report_access(report, config)
+    report_adaptive(report, config)
     _report_what_the_core_says(report, config, total)
     return sorted(report.findings, key=lambda finding: (finding.severity is not Severity.ERROR, finding.line))
 
@@ -271,19 +274,6 @@ def _report_pins(report: Reporter, config: Config, total: int, name: str, one: P
 
 
 # Importance
-
-
-def customer_class(config: Config) -> str | None:
-    """The class of customer traffic: the most important one that shares its server connections and matches somebody.
-
-    Session classes are left out: they are shells and migrations. None where there is no such class.
-    """
-    candidates = [
-        (one.priority, -one.reserved, position, name)
-        for position, (name, one) in enumerate(config.classes.items())
-        if one.pool_mode != "session" and one.match and name != config.default_class
-    ]
-    return min(candidates)[-1] if candidates else None
 
 
 def _report_order(report: Reporter, config: Config) -> None:

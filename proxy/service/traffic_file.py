@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from proxy.admission.classification import Classifier
 from proxy.admission.simulation.durations import Constant, Duration, Exponential, Lognormal
+from proxy.admission.simulation.server import ServerModel, SlowTime
 from proxy.admission.simulation.traffic import (
     Arrivals,
     Burst,
@@ -160,11 +161,31 @@ class SourceSection(Section):
     retry: RetrySection = Field(default_factory=RetrySection, description="what a client does after a refusal")
 
 
+class SlowSection(Section):
+    from_: SecondsOrZero = Field(default=0.0, alias="from", description="when it begins")
+    to: Seconds = Field(default=math.inf, description="when it is over; the end where left out")
+    slower: Rate = Field(description="everything takes so many times as long")
+
+
+class ServerSection(Section):
+    """The database behind the slots. Where nothing is written every hold lasts as long as it is declared."""
+
+    parallel: OptionalCount = Field(
+        default=None, description="holds that go on at once at full speed; more share it; empty: any number"
+    )
+    slow: tuple[SlowSection, ...] = Field(default=(), description="times in which it is slower")
+
+    def model(self) -> ServerModel:
+        parallel = math.inf if self.parallel is None else float(self.parallel)
+        return ServerModel(parallel, tuple(SlowTime(one.from_, one.to, one.slower) for one in self.slow))
+
+
 class TrafficFile(Section):
     """The whole file."""
 
     duration: Seconds = Field(description="simulated time")
     seed: Count = Field(default=1, description="the same seed gives the same traffic; --seed wins")
+    server: ServerSection = Field(default_factory=ServerSection, description="how the database behaves")
     sources: dict[SourceName, SourceSection] = Field(min_length=1, description="the kinds of clients")
 
 
@@ -204,15 +225,17 @@ def load_traffic_text(
         raise ConfigError(findings)
     found = {name: _class_of(one, classifier) for name, one in written.sources.items()}
     sources = tuple(_source(name, one, found[name][0]) for name, one in written.sources.items())
+    server = written.server.model()
     findings = [
         document.finding(("sources", source.name), problem)
         for source in sources
         for problem in source_problems(source, class_names)
     ]
+    findings += [document.finding(("server",), problem) for problem in server.problems()]
     if findings:
         raise ConfigError(findings)
     unmatched = tuple(name for name, (_, matched) in found.items() if not matched)
-    return DeclaredTraffic(Traffic(written.duration, sources), written.seed, unmatched)
+    return DeclaredTraffic(Traffic(written.duration, sources, server), written.seed, unmatched)
 
 
 def _class_findings(written: TrafficFile, document: Document, class_names: Sequence[str]) -> Iterator[ConfigFinding]:

@@ -7,8 +7,9 @@ Does not know: metric names, Prometheus, what is measured.
 from array import array
 from bisect import bisect_left
 
-# Seconds. From below one loop turn (an immediate grant) to the longest wait a queue may be configured for.
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+from proxy.admission.distribution import SECONDS
+
+__all__ = ["SECONDS", "Histogram"]
 
 
 class Histogram:

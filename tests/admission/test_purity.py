@@ -18,6 +18,7 @@ ALLOWED = {
     "ipaddress",
     "itertools",
     "math",
+    "operator",
     "proxy",
     "re",
     "typing",

@@ -153,6 +153,7 @@ def test_the_examples_can_be_simulated(name, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert (document["total"], document["notes"]) == (50, [])
+    assert document["policies"][0]["steps"] == []
     ours, theirs = (
         class_of(document, policy, "web")["wait_in_burst"]["p99"] for policy in ("pgheadroom", "shared FIFO")
     )
@@ -200,3 +201,54 @@ def test_refusals_are_shown_by_reason(files):
 
 def test_a_run_without_refusals_has_no_table_of_them(files):
     assert "Refusals" not in files.simulate().output
+
+
+SLOW = """
+duration: 150s
+server: {parallel: 4, slow: [{from: 60s, to: 90s, slower: 5}]}
+sources:
+  web: {class: web, arrivals: {poisson: 60}, hold: {lognormal: {median: 8ms, p99: 60ms}}}
+  import: {class: bulk, arrivals: {closed: {workers: 20}}, hold: {exponential: 200ms}}
+"""
+
+
+def steps_of(files: Files, mode: str) -> dict[str, list[dict]]:
+    files.config.write_text(f"{CONFIG}adaptive: {mode}\n")
+    files.traffic.write_text(SLOW)
+    return {one["policy"]: one["steps"] for one in files.document()["policies"]}
+
+
+def test_adaptive_limits_are_simulated_where_they_are_on(files):
+    steps = steps_of(files, "on")
+    assert (steps["shared FIFO"], steps["static pools"]) == ([], [])
+    first = steps["pgheadroom"][0]
+    assert (first["class_name"], first["direction"]) == ("bulk", "cut")
+    assert first["cause"] in ("hold_time", "queue_wait")
+    assert 60 < first["at_seconds"] < 65
+    assert first["limit"] < first["was"] == 15
+    assert "Steps of adaptive limits" in files.simulate().output
+
+
+def test_observing_shows_the_steps_and_says_that_none_was_made(files):
+    assert steps_of(files, "observe")["pgheadroom"]
+    assert any("none was" in note for note in files.document()["notes"])
+
+
+def test_nothing_is_said_of_steps_where_limits_do_not_adapt(files):
+    assert steps_of(files, "off")["pgheadroom"] == []
+    assert "Steps" not in files.simulate().output
+
+
+def test_the_example_of_a_slow_database_is_held_through():
+    arguments = [
+        str(EXAMPLES / "fifty-slots.yaml"),
+        "--traffic",
+        str(EXAMPLES / "traffic-slow-database.yaml"),
+        "--json",
+    ]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    steps = json.loads(result.stdout)["policies"][0]["steps"]
+    assert 100 < steps[0]["at_seconds"] <= 105
+    assert steps[-1]["at_seconds"] <= 220
+    assert steps[-1]["limit"] == 40

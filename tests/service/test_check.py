@@ -2,9 +2,10 @@
 
 import pytest
 
-from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, customer_class, findings
+from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, findings
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
+from proxy.service.customers import customer_class
 from proxy.service.server_facts import ServerFacts
 
 SERVER_OF_100 = ServerFacts(100, 3, 0)

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.admission.classification import Classifier, MatchEntry
 from proxy.admission.simulation.durations import Constant, Exponential, Lognormal
+from proxy.admission.simulation.server import ServerModel, SlowTime
 from proxy.admission.simulation.traffic import Burst, ClosedLoop, ConstantRate, Poisson, Source
 from proxy.service.config.errors import ConfigError
 from proxy.service.traffic_file import DeclaredTraffic, load_traffic, load_traffic_text
@@ -145,3 +146,31 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_file_without_sources():
     with pytest.raises(ConfigError, match="sources: read an empty section, allowed: at least one"):
         read("duration: 1m\nsources: {}\n")
+
+
+SOURCES = "sources:\n  a: {class: bulk, arrivals: {poisson: 1}, hold: 1s}\n"
+
+
+def test_the_server_is_ideal_where_nothing_is_said_of_it():
+    assert read(f"duration: 1m\n{SOURCES}").traffic.server.is_ideal
+
+
+def test_how_the_server_behaves():
+    server = "server: {parallel: 16, slow: [{from: 60s, to: 2m, slower: 5}, {from: 5m, slower: 1.5}]}\n"
+    slow_times = (SlowTime(60.0, 120.0, 5.0), SlowTime(300.0, math.inf, 1.5))
+    assert read(f"duration: 1m\n{server}{SOURCES}").traffic.server == ServerModel(16.0, slow_times)
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("{parallel: 0}", "server: server.parallel is 0.0, it must be at least 1"),
+        ("{slow: [{from: 9s, to: 9s, slower: 5}]}", "is not after from (9.0 s)"),
+        ("{slow: [{from: 9s, slower: 0}]}", "allowed: a number > 0"),
+        ("{slow: [{from: 9s}]}", "slower: missing"),
+    ],
+)
+def test_a_mistake_about_the_server(server, words):
+    with pytest.raises(ConfigError) as error:
+        read(f"duration: 1m\nserver: {server}\n{SOURCES}")
+    assert words in str(error.value)

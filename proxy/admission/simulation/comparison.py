@@ -6,8 +6,10 @@ Does not know: files, tables.
 
 from collections.abc import Callable, Collection, Iterator
 
+from proxy.admission.adaptive import AdaptiveSettings
 from proxy.admission.classes import BudgetSettings
 from proxy.admission.controller import Controller
+from proxy.admission.simulation.adaptive_policy import AdaptivePolicy
 from proxy.admission.simulation.baselines import shared_pool, static_pools
 from proxy.admission.simulation.engine import Simulation
 from proxy.admission.simulation.policies import Policy
@@ -36,11 +38,18 @@ def compare(
     unbounded_classes: Collection[str] = (),
     progress: Progress | None = None,
     policies: Collection[str] = tuple(POLICIES),
+    adaptive: AdaptiveSettings | None = None,
 ) -> Iterator[PolicyReport]:
-    """One report after the other, each when its simulation is done. `progress`: policy, simulated seconds."""
+    """One report after the other, each when its simulation is done. `progress`: policy, simulated seconds.
+
+    With `adaptive` the admission rule runs with adaptive limits, or observes what they would be.
+    """
     for name in policies:
+        policy = POLICIES[name](settings)
+        if adaptive is not None and isinstance(policy, Controller):
+            policy = AdaptivePolicy(settings, adaptive)
         simulation = Simulation(
-            POLICIES[name](settings),
+            policy,
             traffic,
             total=settings.total,
             class_names=[one.name for one in settings.classes],
@@ -48,7 +57,9 @@ def compare(
             unbounded_classes=unbounded_classes,
             progress=None if progress is None else _progress_of(name, progress),
         )
-        yield make_report(name, simulation.run(), traffic, settings.total)
+        outcome = simulation.run()
+        steps = policy.steps if isinstance(policy, AdaptivePolicy) else ()
+        yield make_report(name, outcome, traffic, settings.total, steps)
 
 
 def _progress_of(policy: str, progress: Progress) -> Callable[[float], None]:

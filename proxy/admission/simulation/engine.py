@@ -1,8 +1,8 @@
 """The event loop of a simulation: declared traffic against one policy, in simulated time.
 
 An open source's job is a client of its own: it asks, is granted or waits, holds its slot, and is gone. A worker is a
-client that does so again and again. What the simulation leaves out: dialling, the proxy's own time, and that a busier
-database answers more slowly; a hold lasts as long under every policy.
+client that does so again and again. What the simulation leaves out: dialling and the proxy's own time. A hold lasts as
+long under every policy, unless the traffic declares a server that is slower at times, or when it is busy.
 
 Owns: the heap of events, the moves of a job from place to place, the slots in use over time.
 Does not know: how a policy decides, percentiles, wall time.
@@ -16,8 +16,9 @@ from functools import partial
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Decision, Grant, Refuse
-from proxy.admission.simulation.policies import Policy
+from proxy.admission.simulation.policies import Policy, Ticking
 from proxy.admission.simulation.population import BurstRun, Job, Place, SourceRun, Worker
+from proxy.admission.simulation.server import Server
 from proxy.admission.simulation.streams import burst_times, open_arrivals, worker_draws
 from proxy.admission.simulation.tally import ClassTally
 from proxy.admission.simulation.traffic import NO_PAUSE, Burst, ClosedLoop, Source, Traffic
@@ -83,7 +84,11 @@ class Simulation:
         self._queued_seconds = 0.0
         self._accounted_at = 0.0
         self._fruitless_wakeups = 0
+        self._server = None if traffic.server.is_ideal else Server(traffic.server)
+        self._on_server: dict[Job, float] = {}
         self._schedule_declared(progress)
+        if isinstance(policy, Ticking):
+            self._schedule(policy.tick_seconds, partial(self._tick, policy))
 
     def run(self) -> Outcome:
         """Simulate to the end of the traffic."""
@@ -140,6 +145,11 @@ class Simulation:
             hold, think = worker_draws(self._seed, run.source, loop.think, 0, index)
             worker = Worker(self._new_client(), hold, think, math.inf, None)
             self._schedule(now + think(), partial(self._work, run, worker))
+
+    def _tick(self, policy: Ticking, now: float) -> None:
+        self._apply(policy.tick(now), now)
+        if now + policy.tick_seconds <= self._end:
+            self._schedule(now + policy.tick_seconds, partial(self._tick, policy))
 
     # The moves of a job.
 
@@ -201,9 +211,17 @@ class Simulation:
         tally.in_service += 1
         if tally.in_service > tally.most_in_service:  # noqa: PLR1730 - likewise
             tally.most_in_service = tally.in_service
-        tally.slot_seconds += job.hold if done_at <= self._end else self._end - now
         self._note_wait(job, now)
+        if self._server is not None:
+            self._on_server[job] = now
+            self._server.begin(job.hold, partial(self._done_by_server, job), now)
+            return
+        tally.slot_seconds += job.hold if done_at <= self._end else self._end - now
         self._schedule(done_at, partial(self._served, job))
+
+    def _done_by_server(self, job: Job, now: float) -> None:
+        job.run.tally.slot_seconds += now - self._on_server.pop(job)
+        self._served(job, now)
 
     def _served(self, job: Job, now: float) -> None:
         if self._waiting:
@@ -308,6 +326,8 @@ class Simulation:
         in_application = [job for run in self._runs for job in run.in_application if job.place is Place.IN_APPLICATION]
         for job in (*self._waiting.values(), *self._backing_off, *in_application):
             self._note_wait(job, self._end)
+        for job, since in self._on_server.items():
+            job.run.tally.slot_seconds += self._end - since
         for tally in self._tallies.values():
             tally.close(self._end)
 
@@ -324,10 +344,17 @@ class Simulation:
 
     def _happen_until(self, until: float) -> None:
         """Everything up to and including `until`: a slot given back at an instant serves who arrives at it."""
-        events = self._events
+        events, server = self._events, self._server
         while True:
             next_at = events[0][0] if events else math.inf
-            if self._waiting and self._woken_before(min(next_at, until)):
+            server_at = math.inf if server is None else server.next_at()
+            if self._waiting and self._woken_before(min(next_at, server_at, until)):
+                continue
+            if server is not None and server_at <= next_at and server_at <= until:
+                self._now = server_at
+                done = server.take_due(server_at)
+                if done is not None:
+                    done(server_at)
                 continue
             if next_at > until:
                 return

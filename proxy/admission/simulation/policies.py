@@ -5,7 +5,7 @@ Does not know: any policy.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Decision
@@ -27,3 +27,12 @@ class Policy(Protocol):
     def advance(self, now: float, /) -> Sequence[Decision]: ...
 
     def next_wakeup_at(self) -> float | None: ...
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A policy that does something every so often as well."""
+
+    tick_seconds: float
+
+    def tick(self, now: float, /) -> Sequence[Decision]: ...

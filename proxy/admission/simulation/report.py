@@ -5,9 +5,11 @@ Does not know: how a simulation runs, tables, wall time.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from proxy.admission.adaptive import Cause, Direction
+from proxy.admission.simulation.adaptive_policy import TimedStep
 from proxy.admission.simulation.engine import Outcome
 from proxy.admission.simulation.population import BurstRun
 from proxy.admission.simulation.tally import ClassTally, Waits, summary
@@ -52,6 +54,19 @@ class BurstReport:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step of an adaptive limit."""
+
+    at_seconds: float
+    class_name: str
+    direction: Direction
+    cause: Cause
+    was: int
+    limit: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyReport:
     """One policy. `idle_slots_while_waiting`: free slots, on average over the time in which anybody waited."""
 
@@ -64,9 +79,12 @@ class PolicyReport:
     events: int
     classes: tuple[ClassReport, ...]
     bursts: tuple[BurstReport, ...]
+    steps: tuple[StepReport, ...] = ()
 
 
-def make_report(policy: str, outcome: Outcome, traffic: Traffic, total: int) -> PolicyReport:
+def make_report(
+    policy: str, outcome: Outcome, traffic: Traffic, total: int, steps: Sequence[TimedStep] = ()
+) -> PolicyReport:
     """Classes without traffic are left out."""
     return PolicyReport(
         policy=policy,
@@ -78,7 +96,13 @@ def make_report(policy: str, outcome: Outcome, traffic: Traffic, total: int) -> 
         events=outcome.events,
         classes=tuple(_class_reports(outcome, traffic)),
         bursts=tuple(_burst_report(burst, traffic, total) for burst in outcome.bursts),
+        steps=tuple(map(_step_report, steps)),
     )
+
+
+def _step_report(timed: TimedStep) -> StepReport:
+    step = timed.step
+    return StepReport(timed.at_seconds, step.class_name, step.direction, step.cause, step.was, step.limit, step.why)
 
 
 def _class_reports(outcome: Outcome, traffic: Traffic) -> Iterator[ClassReport]:

@@ -6,9 +6,10 @@ Does not know: files, classification (a source arrives with its class decided), 
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.admission.simulation.durations import Constant, Duration
+from proxy.admission.simulation.server import ServerModel
 
 NO_PAUSE = Constant(0.0)
 
@@ -98,6 +99,7 @@ class Traffic:
 
     duration_seconds: float
     sources: tuple[Source, ...]
+    server: ServerModel = field(default_factory=ServerModel)
 
     def validate(self, class_names: Collection[str]) -> list[str]:
         """What cannot be simulated, in plain words; empty where all is well."""
@@ -106,7 +108,7 @@ class Traffic:
             problems.append("sources is empty: there is nothing to simulate")
         for source in self.sources:
             problems += [f"sources.{source.name}: {text}" for text in source_problems(source, class_names)]
-        return problems
+        return problems + self.server.problems()
 
 
 def source_problems(source: Source, class_names: Collection[str]) -> list[str]:

@@ -67,6 +67,10 @@ def _dangling_names(config: Config, document: Document) -> list[ConfigFinding]:
     references: list[tuple[KeyPath, str]] = [(("default_class",), config.default_class)]
     if config.replication_class is not None:
         references.append((("replication_class",), config.replication_class))
+    if config.adaptive.reference_class is not None:
+        references.append((("adaptive", "reference_class"), config.adaptive.reference_class))
+    if config.canary.class_name not in (None, INTERNAL_CLASS):
+        references.append((("canary", "class"), str(config.canary.class_name)))
     for position, name in enumerate(config.budget.headroom.for_classes):
         references.append((("budget", "headroom", "for", position), name))
     findings = [

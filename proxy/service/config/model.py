@@ -9,11 +9,12 @@ Times are kept in seconds, amounts of memory in bytes. All counts are those of o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from proxy.service.config import fields
 from proxy.service.config.errors import Path as KeyPath
@@ -337,6 +338,51 @@ class Pool(Section):
     )
 
 
+class Adaptive(Section):
+    """The mode alone, as `adaptive: on`, stands for the section with it."""
+
+    MODES: ClassVar[tuple[str, ...]] = ("off", "observe", "on")
+
+    mode: Annotated[Literal["off", "observe", "on"], fields.choice(*MODES)] = Field(
+        default="off",
+        description="on: the least important work gets less while customers feel an overload; observe: it is only said",
+    )
+    reference_class: OptionalClassName = Field(
+        default=None, description="class whose waits and holds tell an overload; empty: the customers' class"
+    )
+    tolerance: Annotated[float, fields.positive_number()] = Field(
+        default=2.0, description="an overload begins where it holds slots so many times as long as usual"
+    )
+    wait_target: Seconds = Field(
+        default=0.1, description="or where one request of ten waits longer than this for a slot below the limit"
+    )
+    lock_probe: SecondsOrZero = Field(
+        default=0.0, description="how often the server is asked how many of its processes wait for locks; 0 never"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_alone(cls, data: object) -> object:
+        return {"mode": data} if isinstance(data, str) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"enum": list(cls.MODES)}, handler(schema)]}
+
+
+class Canary(Section):
+    interval: SecondsOrZero = Field(default=0.0, description="how often a query is asked as customers would; 0 never")
+    class_name: OptionalClassName = Field(
+        default=None, alias="class", description="class it asks a slot of, or internal; empty: the customers' class"
+    )
+    query: Annotated[str, fields.text("a query")] = Field(
+        default="select 1", description="what is asked, as the user of upstream.url"
+    )
+    timeout: Seconds = Field(
+        default=2.0, description="a canary without its answer by then has failed, the wait included"
+    )
+
+
 class Limits(Section):
     max_message_bytes: Annotated[int, fields.byte_count(10_000, 1 << 30)] = Field(
         default=1 << 30, description="longest message a client may send"
@@ -395,6 +441,8 @@ class Config(Section):
         description="class of clients that replicate, each with a server connection of its own; empty: refused",
     )
     classes: dict[ClassName, PriorityClass] = Field(min_length=1, description="the classes, in the order of matching")
+    adaptive: Adaptive = Field(default_factory=Adaptive, description="limits that follow how customers fare")
+    canary: Canary = Field(default_factory=Canary, description="a query as customers would ask it")
     pool: Pool = Field(default_factory=Pool, description="server connections")
     limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="the end")

@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "plan": "plan",
     "demo": "demo",
     "simulate": "simulate",
+    "recommend": "recommend",
     "status": "status",
     "pause": "switches:pause",
     "drain": "switches:drain",

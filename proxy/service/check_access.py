@@ -18,6 +18,10 @@ def report_access(report: Reporter, config: Config) -> None:
     _report_upstream(report, config)
     _report_tls(report, config)
     report_authentication(report, config)
+    file = config.traffic.file
+    if file is not None and not file.parent.is_dir():
+        text = f"{file.parent} is no directory: what was seen of the traffic is lost at a restart"
+        report.warning(("traffic", "file"), text, "create it, owned by the proxy's user")
     _report_matching(report, config)
     _report_privileges(report, config)
 

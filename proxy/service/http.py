@@ -23,6 +23,7 @@ from proxy.service.page import page_with_headers
 from proxy.service.status import history_document, status_document, switch_document
 from proxy.service.switch_request import BadSwitch, has_token, is_foreign_page, parse_order
 from proxy.service.switchboard import STATES, SwitchRefused
+from proxy.service.traffic.report import Question, TooLittleSeen, report
 from proxy.service.view import ProcessView
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -94,6 +95,7 @@ def build_application(view: ProcessView, settings: HttpSettings) -> web.Applicat
             web.get("/status", surface.status),
             web.get("/history", surface.history),
             web.post(f"/classes/{{name}}/{{order:{'|'.join(STATES)}}}", surface.switch),
+            web.get("/recommend", surface.recommend),
         ]
     )
     return application
@@ -148,6 +150,28 @@ class _Surface:
 
     async def history(self, _: web.Request) -> web.Response:
         return _json(history_document(self._history))
+
+    async def recommend(self, request: web.Request) -> web.Response:
+        """`at_least` in seconds of traffic seen; `hours` of the clock to look back, the current one included."""
+        hours, at_least = request.query.get("hours"), request.query.get("at_least", "3600")
+        if not (hours is None or hours.isdecimal()) or not at_least.isdecimal():
+            return _error(400, "hours and at_least are whole numbers: hours to look back, and seconds to have seen")
+        view = self._view
+        question = Question(
+            config=view.config,
+            total=view.snapshot().total,
+            facts=view.server_facts(),
+            frozen=view.traffic(),
+            unmatched=view.unmatched().names,
+            now=time.time(),
+            hours=None if hours is None else int(hours),
+            at_least_seconds=float(at_least),
+        )
+        try:
+            # A week of many applications takes tens of milliseconds, and queries pass through this thread.
+            return _json(await asyncio.to_thread(report, question))
+        except TooLittleSeen as problem:
+            return _error(409, str(problem))
 
     async def switch(self, request: web.Request) -> web.Response:
         class_name, order_name = request.match_info["name"], request.match_info["order"]
@@ -207,7 +231,10 @@ async def _errors_in_words(request: web.Request, handler: Handler) -> web.Stream
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return _error(404, f"there is nothing at {request.path}; see /, /status, /history, /metrics, /healthz, /readyz")
+        return _error(
+            404,
+            f"there is nothing at {request.path}; see /, /status, /history, /recommend, /metrics, /healthz, /readyz",
+        )
     except web.HTTPMethodNotAllowed as refused:
         return _error(405, f"{request.path} takes {' or '.join(sorted(refused.allowed_methods))}")
     except web.HTTPRequestEntityTooLarge:

@@ -22,6 +22,7 @@ from proxy.service.running_view import RunningView
 from proxy.service.server_facts import ServerUnreachable
 from proxy.service.steering import Steering, SteeringFiles
 from proxy.service.switchboard import Switch
+from proxy.service.traffic.watch import TrafficWatch
 from proxy.service.wiring import session_settings, upstream_settings_of
 from proxy.session import clock, refusals
 from proxy.session.frontdesk import Frontdesk
@@ -56,6 +57,7 @@ class Process:
         switches = config.switches
         files = SteeringFiles(switches.dir, switches.state_file, switches.audit_file)
         self.steering = Steering(self, files, self.tasks, loop, wall_clock)
+        self.traffic = TrafficWatch(self.desk, config.traffic.keep, config.traffic.file)
         self.draining = False
         self.view = RunningView(self)
         self.http = HttpServer(
@@ -84,6 +86,7 @@ class Process:
         await self.http.start()
         for upstream in self.upstreams:
             upstream.start()
+        self.tasks.spawn(self.traffic.run(), name="traffic watch")
         return problems
 
     async def _first_look(self, upstream: RunningUpstream) -> list[Finding]:
@@ -119,6 +122,7 @@ class Process:
         self.desk.adopt(settings)
         for upstream in self.upstreams:
             upstream.adopt(in_force, upstream_settings)
+        self.traffic.adopt(config.traffic.keep, config.traffic.file)
         self.steering.classes_changed()
         self.desk.reclassify()
         return changes
@@ -167,6 +171,7 @@ class Process:
         for upstream in self.upstreams:
             upstream.close()
         await self.tasks.cancel_all()
+        await self.traffic.save()
         log.info("stopped", server_connections_left=sum(upstream.registry.count for upstream in self.upstreams))
 
 

@@ -5,11 +5,13 @@ Does not know: how those shapes are shown.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import Snapshot
+from proxy.service.config.model import Config
+from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
@@ -112,6 +114,16 @@ class RunningView:
         desk = self._process.desk
         names = (UnmatchedName(name, times, seen) for name, (times, seen) in desk.unmatched.items())
         return Unmatched(desk.unmatched_clients, tuple(names))
+
+    def server_facts(self) -> ServerFacts | None:
+        return self._process.upstreams[0].watch.facts
+
+    def traffic(self) -> Sequence[tuple[int, bytes]]:
+        return self._process.traffic.frozen()
+
+    @property
+    def config(self) -> Config:
+        return self._process.config
 
     @property
     def config_hash(self) -> str:

@@ -8,14 +8,16 @@ events of the proxy and sees one consistent moment.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.config.model import Config
 from proxy.service.schedule import Effect
+from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import OTHER, Measures
@@ -135,6 +137,16 @@ class ProcessView(Protocol):
     def server_max_connections(self) -> int | None: ...
 
     def unmatched(self) -> Unmatched: ...
+
+    def server_facts(self) -> ServerFacts | None:
+        """What the server has told of itself; None while it has not been asked."""
+
+    def traffic(self) -> Sequence[tuple[int, bytes]]:
+        """The hours of the record of traffic, for `traffic.record.hours_of`."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force. It holds secrets: nothing of it is shown but what is made for that."""
 
     @property
     def config_hash(self) -> str:

@@ -31,7 +31,7 @@ cdef class ClientConnection:
     cdef public object link  # a Link: `linked` knows this class, and not the other way round
     cdef public object local
     cdef public object listening
-    cdef bint _holds_slot
+    cdef readonly bint holds_slot
     cdef public double asked_at
     cdef double _granted_at
     cdef public bint is_unbounded

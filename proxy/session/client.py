@@ -86,7 +86,6 @@ class ClientConnection:
         "_entering",
         "_fitting",
         "_granted_at",
-        "_holds_slot",
         "_is_clogged",
         "_measures",
         "_phase",
@@ -99,6 +98,7 @@ class ClientConnection:
         "desk",
         "dialect",
         "gate",
+        "holds_slot",
         "id",
         "identity",
         "is_unbounded",
@@ -145,7 +145,7 @@ class ClientConnection:
         self.local: LocalAnswers | None = None
         self.listening: Listening | None = None
         # The slot.
-        self._holds_slot = False
+        self.holds_slot = False
         self.asked_at = 0.0
         self._granted_at = 0.0
         self.is_unbounded = False  # held until the client says otherwise
@@ -381,13 +381,13 @@ class ClientConnection:
 
     def granted_at_once(self, now: float) -> None:
         """Without a request, and without a wait."""
-        self._holds_slot = True
+        self.holds_slot = True
         self.is_unbounded = False
         self._granted_at = self.asked_at = now
         self._measures.granted_at_once()
 
     def granted(self, grant: Grant) -> None:
-        self._holds_slot = True
+        self.holds_slot = True
         self._granted_at = clock.now()
         if self._phase == _ENTERING:
             self._fitting = Fitting(self, self._entering)
@@ -430,7 +430,7 @@ class ClientConnection:
 
     def _give_slot_back(self, now: float) -> None:
         """The time it was held is noted."""
-        self._holds_slot = False
+        self.holds_slot = False
         self._measures.held(now - self._granted_at, now - self.asked_at)
         self.gate.release(self.id, now)
 
@@ -653,7 +653,7 @@ class ClientConnection:
             fitting.give_up()
         if server is not None:
             self._clean(server, link, work_goes_on)
-        elif phase != _CLEANING and self._holds_slot:
+        elif phase != _CLEANING and self.holds_slot:
             self.slot_over()
         else:
             self.gate.leave(self.id, self.class_name, clock.now() - self.asked_at)

@@ -7,7 +7,7 @@ Does not know: listening sockets and logins (`listener`, `client_login`), slots 
 import asyncio
 import secrets
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -116,6 +116,15 @@ class Frontdesk:
         counts[client.class_name] -= 1
         if not counts[client.class_name]:
             del counts[client.class_name]
+
+    def waiting_clients(self, class_names: Collection[str]) -> Iterator["ClientConnection | ReplicationConnection"]:
+        """Those in the queues of these classes for a slot; not the proxy's own queries."""
+        gates = [upstream.gate for upstream in self.upstreams] if class_names else []
+        for applicant in (one for gate in gates for one in gate.applicants()):
+            if not isinstance(applicant, ClientConnection | ReplicationConnection):
+                continue  # a query of the proxy's own
+            if applicant.class_name in class_names:
+                yield applicant
 
     def note_unmatched(self, application_name: str) -> None:
         """A client matched no class. Names are chosen by clients, so only the first are listed."""

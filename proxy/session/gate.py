@@ -165,6 +165,10 @@ class Gate:
     def waiting(self) -> int:
         return len(self._decisions.applicants)
 
+    def applicants(self) -> tuple[Applicant, ...]:
+        """Who waits for a slot, at this moment."""
+        return tuple(self._decisions.applicants.values())
+
     def close(self) -> None:
         self._decisions.close()
 

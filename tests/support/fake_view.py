@@ -3,12 +3,16 @@
 The snapshots come from the real admission core, driven into the state of a bad day, so that their shape cannot drift.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, with_internal_class
 from proxy.admission.controller import Controller
 from proxy.admission.snapshot import Snapshot
+from proxy.service.config.loading import load_config_text
+from proxy.service.config.model import Config
+from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch, SwitchRefused
+from proxy.service.traffic.record import TrafficRecord
 from proxy.service.view import (
     ClientKey,
     ClientState,
@@ -37,6 +41,21 @@ SETTINGS = with_internal_class(
     )
 )
 
+# The same as it would stand in a file.
+CONFIG = """\
+upstream: {url: "postgresql://proxy@127.0.0.1/app"}
+auth: {method: trust}
+budget: {total: 50, keep_free: 5, instances: 1, headroom: {size: 4, for: [web, admin]}}
+default_class: bulk
+classes:
+  admin: {match: [{application_name: psql, user: dba}], priority: 0, reserved: 3, limit: 5,
+          pool_mode: session}
+  web: {reason: "p95 of a normal hour is 26", match: [{application_name: "web*"}], priority: 1, reserved: 30,
+        lendable: 20, limit: 45}
+  bulk: {match: [{application_name: "bulk*"}], priority: 9, reserved: 2, lendable: 1, limit: 30,
+         queue: {max: 40, timeout: 8s}}
+"""
+
 
 class FakeView:
     """A ProcessView over a real Controller and a clock that stands where it is put."""
@@ -59,6 +78,7 @@ class FakeView:
         self.switches: dict[str, Switch] = {}
         self.schedules: dict[str, ScheduleNow] = {}
         self.not_saved: str | None = None
+        self.record = TrafficRecord(keep_hours=168)
         self._next_client = 1
 
     def ask(self, class_name: str, clients: int, *, waited: float = 0.0) -> list[ClientId]:
@@ -111,6 +131,16 @@ class FakeView:
 
     def unmatched(self) -> Unmatched:
         return self.seen_unmatched
+
+    def server_facts(self) -> ServerFacts | None:
+        return None if self.max_connections is None else ServerFacts(self.max_connections)
+
+    def traffic(self) -> Sequence[tuple[int, bytes]]:
+        return self.record.frozen()
+
+    @property
+    def config(self) -> Config:
+        return load_config_text(CONFIG, {})
 
     @property
     def config_hash(self) -> str:

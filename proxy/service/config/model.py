@@ -408,6 +408,13 @@ class Shutdown(Section):
     drain_timeout: SecondsOrZero = Field(default=30.0, description="how long running work may finish after SIGTERM")
 
 
+class Traffic(Section):
+    file: OptionalFile = Field(
+        default=None, description="what was seen of the traffic is kept here over a restart; empty: in memory alone"
+    )
+    keep: Seconds = Field(default=604_800.0, description="so long it is worth knowing, in whole hours")
+
+
 class Log(Section):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], fields.choice("debug", "info", "warning", "error")
@@ -446,6 +453,7 @@ class Config(Section):
     pool: Pool = Field(default_factory=Pool, description="server connections")
     limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="the end")
+    traffic: Traffic = Field(default_factory=Traffic, description="what `pgheadroom recommend` goes by")
     log: Log = Field(default_factory=Log, description="the log")
 
     _source: Source = PrivateAttr(default_factory=Source)

@@ -1,0 +1,1 @@
+"""What was seen of the traffic, and what follows from it."""

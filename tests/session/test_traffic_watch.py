@@ -1,0 +1,117 @@
+"""What the running proxy sees of its traffic, second by second, and what is left of that after a restart."""
+
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from proxy.service.traffic.observed import Observed, observed
+from proxy.service.traffic.record import hours_of
+from tests.support.eventually import eventually
+from tests.support.running import Running, RunProxy
+from tests.support.wire_client import query
+
+TWO_CLASSES = {
+    "budget": {"total": 4, "keep_free": 0},
+    "default_class": "bulk",
+    "classes": {
+        "web": {"limit": 3, "match": [{"application_name": "web*"}], "queue": {"timeout": "20s"}},
+        "bulk": {"limit": 1, "queue": {"timeout": "20s"}},
+    },
+}
+
+
+def seen(proxy: Running) -> Observed:
+    return observed(hours_of(proxy.process.traffic.frozen(), 0))
+
+
+def look(proxy: Running) -> None:
+    """As if a second had passed."""
+    traffic = proxy.process.traffic
+    traffic._looked_at -= 1.0
+    traffic.look([proxy.process.view.snapshot()])
+
+
+async def test_slots_and_waiting_clients_are_seen_by_class_and_application(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**TWO_CLASSES)
+    holders = [await proxy.connect(application_name=name) for name in ("web-1", "web-1", "web-2")]
+    for holder in holders:
+        await holder.query("begin")
+    bulk = await proxy.connect(application_name="import")
+    await bulk.send(query("select pg_sleep(1.5)"))
+    await eventually(lambda: proxy.controller.waiting == 1)  # one slot is kept for the proxy itself
+    look(proxy)
+    figures = seen(proxy)
+    names = {(one.class_name, one.application): one.demand.most for one in figures.applications}
+    assert names == {("web", "web-1"): 2, ("web", "web-2"): 1, ("bulk", "import"): 1}
+    assert (figures.of_class("web").demand.most, figures.of_class("bulk").demand.most) == (3, 1)
+    assert figures.total.most == 4
+    for holder in holders:
+        await holder.query("commit")
+    await bulk.answer()
+
+
+async def test_who_waits_at_the_limit_of_its_class_is_no_demand_but_is_told(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**TWO_CLASSES)
+    holder = await proxy.connect(application_name="import")
+    await holder.query("begin")
+    waiting = await proxy.connect(application_name="import")
+    await waiting.send(query("select 1"))
+    await eventually(lambda: proxy.controller.waiting == 1)
+    look(proxy)
+    bulk = seen(proxy).of_class("bulk")
+    assert bulk.demand.most == 1
+    assert bulk.limited_share > 0.9
+    await holder.query("commit")
+    await waiting.answer()
+
+
+async def test_holds_are_counted_by_application(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**TWO_CLASSES)
+    short, long = [await proxy.connect(application_name=name) for name in ("web-short", "web-long")]
+    for _ in range(5):
+        await short.query("select 1")
+    await long.query("select pg_sleep(0.3)")
+    await proxy.until_free()
+    look(proxy)
+    holds = {one.application: one.holds for one in seen(proxy).applications}
+    assert (holds["web-short"].count, holds["web-long"].count) == (5, 1)
+    assert holds["web-long"].p95_seconds == 0.5
+    assert (holds["web-short"].p95_seconds or 9) < 0.3
+    assert seen(proxy).of_class("web").holds.count == 6
+
+
+async def test_a_restart_loses_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
+    file = tmp_path / "traffic"
+    first = await run_proxy(traffic={"file": str(file)})
+    await (await first.connect()).query("select 1")
+    await first.until_free()
+    look(first)
+    before = seen(first)
+    await first.process.traffic.save()
+    second = await run_proxy(traffic={"file": str(file)})
+    await eventually(lambda: seen(second).seconds >= before.seconds)
+    assert seen(second).of_class("all").holds.count >= before.of_class("all").holds.count >= 1
+
+
+async def test_a_file_that_is_no_record_is_set_aside_and_the_proxy_runs(run_proxy: RunProxy, tmp_path: Path) -> None:
+    file = tmp_path / "traffic"
+    file.write_text("my notes")
+    with capture_logs() as log:
+        proxy = await run_proxy(traffic={"file": str(file)})
+        await eventually(lambda: any(line["event"] == "traffic_file_unreadable" for line in log))
+    assert (tmp_path / "traffic.unreadable").read_text() == "my notes"
+    await proxy.process.traffic.save()
+    assert file.read_text().startswith('{"pgheadroom_traffic"')
+
+
+async def test_a_file_that_cannot_be_written_is_told_once(run_proxy: RunProxy, tmp_path: Path) -> None:
+    proxy = await run_proxy(traffic={"file": str(tmp_path / "nowhere" / "traffic")})
+    with capture_logs() as log:
+        for _ in range(3):
+            await proxy.process.traffic.save()
+    assert [line["event"] for line in log].count("traffic_file_not_written") == 1
+
+
+async def test_it_looks_by_itself(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy()
+    await eventually(lambda: seen(proxy).seconds >= 1.0, within_seconds=10)

@@ -15,6 +15,7 @@ from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 COMPILED = (
     "proxy/wire/_compiled.pyx",
     "proxy/admission/demand.py",
+    "proxy/admission/queue_pace.py",
     "proxy/admission/queues.py",
     "proxy/admission/ledger.py",
     "proxy/admission/rule.py",

@@ -25,11 +25,27 @@ class ClassState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectSettings:
+    """Connects per second that may come to nothing, of the class and of one identity in it, and how many at once.
+
+    A rate of None is no bound. `burst` of them may come at once after a quiet time.
+    """
+
+    rate: float | None = None
+    burst: int = 1000
+    identity_rate: float | None = None
+    identity_burst: int = 1000
+
+
+NO_CONNECT_RATE = ConnectSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class ClassSettings:
     """One priority class. Slots are counted, times are in seconds, and priority 0 is served first.
 
-    `queue_max` 0 refuses instead of queueing. `pinned_limit` None means the class limit, `max_clients` and
-    `max_clients_per_identity` None no limit.
+    `queue_max` 0 refuses instead of queueing, `refuse_hopeless` refuses at once who would wait in vain. `pinned_limit`
+    None means the class limit, `max_clients` and `max_clients_per_identity` None no limit.
     `lend_memory_seconds` is the half-life with which unused demand is forgotten.
     """
 
@@ -42,11 +58,13 @@ class ClassSettings:
     weight: float = 1.0
     queue_max: int = 500
     queue_timeout_seconds: float = 5.0
+    refuse_hopeless: bool = False
     pinned_limit: int | None = None
     max_clients: int | None = None
     max_clients_per_identity: int | None = None
     lend_memory_seconds: float = 10.0
     notify_after_seconds: float = 5.0
+    connects: ConnectSettings = NO_CONNECT_RATE
 
     def problems(self) -> Iterator[str]:
         """What cannot hold inside this class, in plain words."""

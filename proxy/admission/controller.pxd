@@ -8,6 +8,7 @@ from proxy.admission.ledger cimport Account, Ledger
 
 cdef class Controller:
     cdef object _settings
+    cdef object _draw
     cdef Ledger _ledger
     cdef object _timers
     cdef double _now

@@ -12,9 +12,11 @@ waits a slot, the first in turn gets it. So after every command nobody waits who
 
 from collections.abc import Hashable, Sequence
 
-from proxy.admission import rule
+from proxy.admission import hope, rule
 from proxy.admission.classes import BudgetSettings, ClassState, ClientId
+from proxy.admission.connect_rate import TooManyConnects
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
+from proxy.admission.draws import Draw, middle
 from proxy.admission.ledger import Account, Ledger
 from proxy.admission.queues import Waiter
 from proxy.admission.snapshot import Snapshot, take_snapshot
@@ -24,8 +26,9 @@ from proxy.admission.timers import WaitTimers
 class Controller:
     """The admission of one budget."""
 
-    def __init__(self, settings: BudgetSettings, *, now: float) -> None:
+    def __init__(self, settings: BudgetSettings, *, now: float, draw: Draw = middle) -> None:
         self._settings = settings
+        self._draw = draw
         self._ledger = Ledger()
         self._ledger.adopt(settings, now)
         self._timers = WaitTimers()
@@ -113,6 +116,11 @@ class Controller:
         self._ledger.expect_new(client)
         if account.retired or account.state is ClassState.REJECTING:
             return [self._refusal(account, client, RefusalReason.CLASS_REJECTING, 0.0, now)]
+        if account.settings.refuse_hopeless and account.queue.waiters:
+            expected = hope.wait_in_vain_or_none(account, flow, timeout_seconds)
+            if expected is not None:
+                refusal = self._refusal(account, client, RefusalReason.DEADLINE, 0.0, now, expected)
+                return [refusal, *self._serve_waiting(now)]
         waiter = Waiter(client, account.name, flow, now, unbounded)
         waiter.wait_at_most(account.settings.queue_timeout_seconds, timeout_seconds)
         waiter.notify_after(account.settings.notify_after_seconds)
@@ -124,7 +132,19 @@ class Controller:
             decisions += self._serve_waiting(now)
         elif waiter.is_waiting:
             self._timers.watch(waiter, len(self._ledger.waiters))
+            if account.running:
+                account.pace.began(now)
         return decisions
+
+    def refuse_connect(self, client: ClientId, class_name: str, too_many: TooManyConnects) -> Refuse:
+        """The no to a client that connects too often: counted as any other, with the numbers of the moment."""
+        account = self._ledger.account(class_name)
+        account.count_refusal(RefusalReason.RATE)
+        waiting = len(account.queue)
+        return Refuse(
+            client, account.name, RefusalReason.RATE, 0.0, account.used, account.limit, waiting,
+            too_many.retry_after_ms, too_many.per_identity,
+        )  # fmt: skip
 
     # Giving back
 
@@ -194,6 +214,10 @@ class Controller:
         account = self._ledger.account(class_name)
         account.remember_demand(now)
         account.switch(state)
+        if not account.running:
+            account.pace.ended(now)
+        elif account.queue.waiters:
+            account.pace.began(now)
         if state is ClassState.REJECTING:
             return self.refuse_all_waiting(RefusalReason.CLASS_REJECTING, now, class_name)
         return self._serve_waiting(now)
@@ -302,6 +326,10 @@ class Controller:
         if waiter.unbounded:
             self._ledger.pin(waiter.client, account)
         waited_seconds = now - waiter.since
+        if waited_seconds > 0.0:
+            account.pace.served(now)
+        if not account.queue.waiters:
+            account.pace.ended(now)
         account.count_admission(borrowed, waited_seconds > 0.0)
         return Grant(waiter.client, account.name, waited_seconds, borrowed)
 
@@ -311,7 +339,10 @@ class Controller:
             return self._turn_away(waiter, account, self._reason_of_the_deadline(waiter, account), now)[0]
         waiter.notify_at = None
         self._timers.watch(waiter, len(self._ledger.waiters))
-        return StillWaiting(waiter.client, account.name, now - waiter.since, account.queue.position_of(waiter))
+        position = account.queue.position_of(waiter)
+        return StillWaiting(
+            waiter.client, account.name, now - waiter.since, position, hope.expected_seconds(account, position, now)
+        )
 
     def _refuse_waiting(self, account: Account, reason: RefusalReason, now: float) -> list[Decision]:
         waiters = list(account.queue.waiters.values())
@@ -321,11 +352,22 @@ class Controller:
         self._ledger.step_out(waiter, account, now)
         return [self._refusal(account, waiter.client, reason, now - waiter.since, now)]
 
-    def _refusal(self, account: Account, client: ClientId, reason: RefusalReason, waited: float, now: float) -> Refuse:
-        account.refusals[reason] = account.refusals.get(reason, 0) + 1
+    def _refusal(
+        self,
+        account: Account,
+        client: ClientId,
+        reason: RefusalReason,
+        waited: float,
+        now: float,
+        expected_wait_seconds: float | None = None,
+    ) -> Refuse:
+        account.count_refusal(reason)
         waiting = len(account.queue)
-        retry_after_ms = account.release_rate.retry_after_ms(account.released, waiting, now)
-        return Refuse(client, account.name, reason, waited, account.used, account.limit, waiting, retry_after_ms)
+        retry_after_ms = account.release_rate.retry_after_ms(account.released, waiting, now, self._draw)
+        return Refuse(
+            client, account.name, reason, waited, account.used, account.limit, waiting, retry_after_ms,
+            expected_wait_seconds=expected_wait_seconds,
+        )  # fmt: skip
 
     @staticmethod
     def _reason_not_to_queue(account: Account) -> RefusalReason:
@@ -339,8 +381,6 @@ class Controller:
     @staticmethod
     def _reason_of_the_deadline(waiter: Waiter, account: Account) -> RefusalReason:
         """What decided: the switch or `pinned_limit` rather than the patience of the queue, if they hold it up."""
-        if waiter.deadline_reason is not RefusalReason.QUEUE_TIMEOUT:
-            return waiter.deadline_reason
         if not account.running:
             return RefusalReason.PAUSED
         if waiter.unbounded and account.pinned >= account.pinned_limit():

@@ -3,6 +3,7 @@
 cimport cython
 
 from proxy.admission.demand cimport DemandMemory
+from proxy.admission.queue_pace cimport QueuePace
 from proxy.admission.queues cimport ClassQueue, Waiter
 
 
@@ -23,6 +24,7 @@ cdef class Account:
     cdef public long released
     cdef public ClassQueue queue
     cdef public DemandMemory memory
+    cdef public QueuePace pace
     cdef public long priority
     cdef public double weight
     cdef public str name

@@ -12,6 +12,7 @@ from collections.abc import ValuesView
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.demand import DemandMemory
+from proxy.admission.queue_pace import QueuePace
 from proxy.admission.queues import ClassQueue, Waiter
 from proxy.admission.release_rate import ReleaseRate
 from proxy.admission.reservations import Part, cut_to_fit
@@ -56,6 +57,7 @@ class Account:
         "name",
         "own_at_once",
         "own_queued",
+        "pace",
         "pinned",
         "priority",
         "queue",
@@ -83,6 +85,7 @@ class Account:
         self.adaptive_limit: int | None = None
         self.takes_headroom = False
         self.queue = ClassQueue()
+        self.pace = QueuePace()
         self.memory = DemandMemory(settings.lend_memory_seconds)
         self.own_at_once = 0
         self.borrowed_at_once = 0
@@ -127,6 +130,9 @@ class Account:
             self.borrowed_at_once += 1
         else:
             self.own_at_once += 1
+
+    def count_refusal(self, reason: RefusalReason) -> None:
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
 
     def pinned_limit(self) -> int:
         configured = self.settings.pinned_limit
@@ -231,6 +237,8 @@ class Ledger:
         account.remember_demand(now)
         account.queue.remove(waiter)
         del self.waiters[waiter.client]
+        if not account.queue.waiters:
+            account.pace.ended(now)
 
     def call_next(self, account: Account) -> Waiter:
         """The next waiter leaves to be served; `take` follows."""

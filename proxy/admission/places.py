@@ -11,21 +11,21 @@ from collections.abc import Collection, Hashable, Sequence
 
 from proxy.admission.classes import BudgetSettings, ClientId
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
+from proxy.admission.draws import Draw, middle
 from proxy.admission.ledger import DoubleRequest, UnknownClass
 from proxy.admission.queues import Waiter
 from proxy.admission.rooms import Identity, Room
 from proxy.admission.timers import WaitTimers
 
 # Whoever is refused for these would be refused with any number of places free.
-_NOT_FOR_WANT_OF_ROOM = frozenset(
-    (RefusalReason.CLASS_REJECTING, RefusalReason.SHUTTING_DOWN, RefusalReason.DEADLINE, RefusalReason.PAUSED)
-)
+_NOT_FOR_WANT_OF_ROOM = frozenset((RefusalReason.CLASS_REJECTING, RefusalReason.SHUTTING_DOWN, RefusalReason.PAUSED))
 
 
 class ClientPlaces:
     """The places of all classes."""
 
-    def __init__(self, settings: BudgetSettings, *, now: float) -> None:
+    def __init__(self, settings: BudgetSettings, *, now: float, draw: Draw = middle) -> None:
+        self._draw = draw
         self._rooms = {one.name: Room(one, now) for one in settings.classes}
         self._guests: dict[ClientId, Room] = {}
         self._waiters: dict[ClientId, Waiter] = {}
@@ -147,7 +147,7 @@ class ClientPlaces:
     def _alarm(self, waiter: Waiter, now: float) -> Decision:
         room = self._room(waiter.class_name)
         if now >= waiter.deadline:
-            return self._turn_away(waiter, room, waiter.deadline_reason, now)
+            return self._turn_away(waiter, room, RefusalReason.QUEUE_TIMEOUT, now)
         waiter.notify_at = None
         self._timers.watch(waiter, len(self._waiters))
         name = self._identities[waiter.client]
@@ -174,7 +174,7 @@ class ClientPlaces:
         held_back_by: Identity | None,
     ) -> Refuse:
         """The counts are those of the class, or of the identity where its bound is what stands in the way."""
-        retry_after_ms = room.release_rate.retry_after_ms(room.released, room.waiting, now)
+        retry_after_ms = room.release_rate.retry_after_ms(room.released, room.waiting, now, self._draw)
         name = room.settings.name
         if held_back_by is None or reason in _NOT_FOR_WANT_OF_ROOM:
             limit = room.taken if room.max_clients is None else room.max_clients

@@ -7,7 +7,6 @@ cdef class Waiter:
     cdef public double since
     cdef public bint unbounded
     cdef public double deadline
-    cdef public object deadline_reason
     cdef public object notify_at
     cdef public bint is_waiting
     cdef public long queued_ahead

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 from proxy.admission.classes import ClientId
-from proxy.admission.decisions import RefusalReason
 
 
 class Waiter:
@@ -21,7 +20,6 @@ class Waiter:
         "class_name",
         "client",
         "deadline",
-        "deadline_reason",
         "departed_before",
         "flow",
         "is_waiting",
@@ -38,20 +36,15 @@ class Waiter:
         self.since = since
         self.unbounded = unbounded
         self.deadline = since
-        self.deadline_reason = RefusalReason.QUEUE_TIMEOUT
         self.notify_at: float | None = None
         self.is_waiting = False
         self.queued_ahead = 0
         self.departed_before = 0
 
     def wait_at_most(self, of_class_seconds: float, of_request_seconds: float | None) -> None:
-        """Set the deadline, and remember whose patience it is: the class's or the request's own."""
-        if of_request_seconds is not None and of_request_seconds < of_class_seconds:
-            self.deadline = self.since + of_request_seconds
-            self.deadline_reason = RefusalReason.DEADLINE
-        else:
-            self.deadline = self.since + of_class_seconds
-            self.deadline_reason = RefusalReason.QUEUE_TIMEOUT
+        """Set the deadline: the patience of the class, or the request's own where that is shorter."""
+        seconds = of_class_seconds if of_request_seconds is None else min(of_class_seconds, of_request_seconds)
+        self.deadline = self.since + seconds
 
     def notify_after(self, seconds: float) -> None:
         """Ask for one notice, unless the wait would be over by then."""
@@ -104,6 +97,19 @@ class ClassQueue:
             del self._flows[waiter.flow]
         waiter.is_waiting = False
         self._departed += 1
+
+    def turn_of_one_more(self, flow: Hashable) -> int:
+        """How many are served up to and including one more waiter of this flow, if nobody else comes or leaves."""
+        own = self._flows.get(flow)
+        if own is None:
+            return len(self._flows) + 1
+        turn, rounds = len(own) + 1, len(own) + 1  # the flows in front of its own have had a turn more before it
+        for other in self._flows.values():
+            if other is own:
+                rounds -= 1
+            else:
+                turn += min(len(other), rounds)
+        return turn
 
     def oldest_since(self) -> float | None:
         """When the oldest waiter came, or None where nobody waits."""

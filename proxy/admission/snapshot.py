@@ -7,7 +7,7 @@ Does not know: how they are shown. Taking a snapshot changes nothing.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.admission import rule
+from proxy.admission import hope, rule
 from proxy.admission.classes import ClassSettings, ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.ledger import Account, Ledger
@@ -17,6 +17,7 @@ from proxy.admission.ledger import Account, Ledger
 class ClassSnapshot:
     """One class. `reserved`, `floor` and `limit` are those in force, `settings` those that were configured.
 
+    `expected_wait_seconds`: of one who asks now, 0 where nobody waits, None where that is not known.
     `borrowed`: slots in use over the reservation. `lent`: idle slots of the reservation that others use now.
     `admissions` is keyed by two independent questions: had to queue, and went over the reservation.
     """
@@ -36,6 +37,7 @@ class ClassSnapshot:
     pinned_debt: int
     waiting: int
     oldest_wait_seconds: float
+    expected_wait_seconds: float | None
     retired: bool
     admissions: Mapping[tuple[bool, bool], int]
     refusals: Mapping[RefusalReason, int]
@@ -102,6 +104,7 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         pinned=account.pinned,
         pinned_debt=account.debt,
         waiting=len(account.queue),
+        expected_wait_seconds=hope.expected_seconds_of_one_more(account, now),
         oldest_wait_seconds=0.0 if oldest_since is None else now - oldest_since,
         retired=account.retired,
         admissions={

@@ -9,9 +9,16 @@ divided by `instances`.
 
 from collections.abc import Collection, Mapping
 
-from proxy.admission.classes import INTERNAL_LIMIT, BudgetSettings, ClassSettings, ClassState, with_internal_class
+from proxy.admission.classes import (
+    INTERNAL_LIMIT,
+    BudgetSettings,
+    ClassSettings,
+    ClassState,
+    ConnectSettings,
+    with_internal_class,
+)
 from proxy.admission.classification import Classifier, MatchEntry
-from proxy.service.config.model import Config, Match, PriorityClass, Schedule
+from proxy.service.config.model import Config, Connects, Match, PriorityClass, Schedule
 from proxy.service.config.units import show_time_of_day
 from proxy.service.schedule import DAYS, MINUTES_PER_DAY, Window
 from proxy.service.server_facts import ServerFacts
@@ -68,12 +75,19 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         weight=one.weight,
         queue_max=one.queue.max,
         queue_timeout_seconds=one.queue.timeout,
+        refuse_hopeless=one.queue.refuse_hopeless,
         pinned_limit=pinned_limit(one),
         max_clients=one.max_clients,
         max_clients_per_identity=one.max_clients_per_identity,
         lend_memory_seconds=one.lend_memory,
         notify_after_seconds=one.notify_after,
+        connects=_connect_settings(one.connects),
     )
+
+
+def _connect_settings(connects: Connects) -> ConnectSettings:
+    of_identity = connects.per_identity
+    return ConnectSettings(connects.rate or None, connects.burst, of_identity.rate or None, of_identity.burst)
 
 
 def windows(one: PriorityClass) -> tuple[Window, ...]:

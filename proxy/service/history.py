@@ -17,12 +17,12 @@ AMPLIFICATION_OVER_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ClassSample:
-    """One class at one moment; admitted and refused are counted since the start of the process."""
+    """One class at one moment; what was admitted, and what came to nothing, is counted since the process started."""
 
     used: int
     waiting: int
     admitted: int
-    refused: int
+    in_vain: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,18 @@ class History:
         return tuple(self._samples)
 
     def retry_amplification(self, class_name: str) -> float:
-        """How often a slot was asked for per admission in the last minute; 1.0 says nobody was sent away.
+        """Attempts per admission in the last minute: 1.0 says that nobody had to ask twice.
 
-        With refusals and no admission at all it is one more than the number of refusals: it grows and stays finite.
+        An attempt is asking for a slot, granted or in vain: refused (while connecting or later, whatever the reason),
+        or left before the answer. Without an admission it is one more than those in vain: it grows and stays finite.
+        Counted by attempts and not by identities, since the workers of one host are one identity.
         """
         recent = self._class_samples_of_last_minute(class_name)
         if len(recent) < 2:
             return 1.0
         admitted = recent[-1].admitted - recent[0].admitted
-        refused = recent[-1].refused - recent[0].refused
-        return 1.0 + refused / max(1, admitted)
+        in_vain = recent[-1].in_vain - recent[0].in_vain
+        return 1.0 + in_vain / max(1, admitted)
 
     def _class_samples_of_last_minute(self, class_name: str) -> list[ClassSample]:
         if not self._samples:
@@ -72,11 +74,13 @@ def take_sample(view: ProcessView, at: float) -> Sample:
     """Read the view once, now."""
     servers = view.server_connection_counts()
     outside = view.refusals_outside_queue()
+    measures = view.measures()
     classes = {}
     snapshot = view.snapshot()
     for reading in snapshot.classes:
         name = reading.name
         refused = sum(reading.refusals.values()) + sum(n for (owner, _), n in outside.items() if owner == name)
-        classes[name] = ClassSample(reading.used, reading.waiting, sum(reading.admissions.values()), refused)
+        in_vain = refused + measures.of(name).wait_left.count
+        classes[name] = ClassSample(reading.used, reading.waiting, sum(reading.admissions.values()), in_vain)
     # Dialling and closing ones are open on the server: they are in the total and are neither active nor idle.
     return Sample(at, servers.total, servers.in_use, servers.idle, snapshot.waiting, classes)

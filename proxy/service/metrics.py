@@ -146,13 +146,23 @@ class PgheadroomCollector(Collector):
         yield _refusals(snapshot, self._view.refusals_outside_queue())
         amplification = GaugeMetricFamily(
             f"{PREFIX}retry_amplification",
-            "Requests for a slot per admission over the last minute; 1 says nobody was sent away.",
+            "Attempts to get a slot per admission over the last minute: granted, refused (connects too) or left before"
+            " the answer. 1 says that nobody had to ask twice.",
             labels=["class"],
         )
         for reading in snapshot.classes:
             name = reading.name
             amplification.add_metric([name], self._history.retry_amplification(name))
         yield amplification
+        yield from _connects(snapshot, self._view.measures())
+        late = GaugeMetricFamily(
+            f"{PREFIX}late_answers",
+            "Logins that failed or were refused again, whose answer waits.",
+            labels=["kind"],
+        )
+        for kind, count in self._view.late_answers().items():
+            late.add_metric([kind], count)
+        yield late
 
     def _connections(self) -> Iterator[Metric]:
         clients = GaugeMetricFamily(
@@ -198,6 +208,20 @@ def _class_gauges(snapshot: Snapshot) -> Iterator[Metric]:
         for reading in snapshot.classes:
             gauge.add_metric([reading.name], read(reading))
         yield gauge
+    yield _expected_waits(snapshot)
+
+
+def _expected_waits(snapshot: Snapshot) -> Metric:
+    """Without a sample while it is not known, rather than a zero that would lie."""
+    gauge = GaugeMetricFamily(
+        f"{PREFIX}class_expected_wait_seconds",
+        "How long a client that asks now will wait, at the pace of late; 0 with an empty queue.",
+        labels=["class"],
+    )
+    for reading in snapshot.classes:
+        if reading.expected_wait_seconds is not None:
+            gauge.add_metric([reading.name], reading.expected_wait_seconds)
+    return gauge
 
 
 def _admissions(snapshot: Snapshot) -> Metric:
@@ -221,6 +245,17 @@ def _refusals(snapshot: Snapshot, outside_queue: Mapping[tuple[str, str], int]) 
             count = reading.refusals.get(reason, 0) + outside_queue.get((reading.name, reason.value), 0)
             family.add_metric([reading.name, reason.value], count)
     return family
+
+
+def _connects(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:
+    for name, text, counts in (
+        ("class_connects", "Clients that proved who they are, let in or refused.", measures.connects),
+        ("class_refusals_late", "Refusals told late to an identity that was refused before.", measures.refusals_late),
+    ):
+        family = CounterMetricFamily(f"{PREFIX}{name}", text, labels=["class"])
+        for reading in snapshot.classes:
+            family.add_metric([reading.name], counts[reading.name])
+        yield family
 
 
 def _histograms(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:

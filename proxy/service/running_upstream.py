@@ -5,10 +5,12 @@ Does not know: clients and their logins, sockets that are listened on, what HTTP
 """
 
 import asyncio
+import random
 
 import structlog
 
 from proxy.admission.classes import BudgetSettings
+from proxy.admission.connect_rate import ConnectRate
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.places import ClientPlaces
@@ -40,13 +42,14 @@ class RunningUpstream:
         settings, pool, loop = upstream_settings_of(config), pool_settings(config), desk.loop
         self._config = config  # in force: with what orders and windows of time change
         budget = budget_settings(config, usable_total(config, None) or 1)
-        self.controller = Controller(budget, now=clock.now())
-        self.places = ClientPlaces(budget, now=clock.now())
+        self.controller = Controller(budget, now=clock.now(), draw=random.random)
+        self.places = ClientPlaces(budget, now=clock.now(), draw=random.random)
         self.gate = Gate(self.controller, desk.measures, loop)
         self.door = Door(self.places, loop)
         self.registry = Registry(Connector(settings, pool, loop), pool, desk.measures, desk.tasks, loop, Pool)
         self.registry.set_total(budget.total)
-        self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, self.registry)
+        connect_rate = ConnectRate(budget, draw=random.random)
+        self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, connect_rate, self.registry)
         self.upstream.listen_hubs.count_changed = self._listens_over
         self.watch = ServerWatch(self.upstream, self._learnt)
         self._host_watch = HostWatch(self.upstream, self._moved)
@@ -89,6 +92,7 @@ class RunningUpstream:
             self.registry.set_total(budget.total)
         self.gate.deliver(self.controller.reconfigure(budget, now))
         self.door.deliver(self.places.reconfigure(budget, now))
+        self.upstream.connect_rate.adopt(budget)
         self.registry.set_total(budget.total)
 
     # -- reload -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Does not know: how those shapes are shown.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
@@ -14,14 +14,17 @@ from proxy.service.config.model import Config
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.service.view import (
+    SHOWN_IDENTITIES,
     ClientKey,
     ClientState,
     PinKey,
     PreparedStatements,
+    RefusedIdentity,
     ScheduleNow,
     ServerConnectionCounts,
     Unmatched,
     UnmatchedName,
+    readable_name,
 )
 from proxy.session import clock
 from proxy.session.client import Phase
@@ -57,6 +60,14 @@ class RunningView:
 
     def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
         return self._process.measures.refusals_outside_queue
+
+    def late_answers(self) -> Mapping[str, int]:
+        desk = self._process.desk
+        return {"login_failure": desk.failed_logins.held, "refusal": desk.connects.late.held}
+
+    def refused_identities(self) -> Sequence[RefusedIdentity]:
+        most_often = self._process.desk.connects.refused_most_often(SHOWN_IDENTITIES)
+        return [RefusedIdentity(name, _identity_text(flow), times) for (name, flow), times in most_often]
 
     def class_reasons(self) -> Mapping[str, str]:
         return {name: one.reason for name, one in self._process.config.classes.items() if one.reason}
@@ -156,3 +167,9 @@ class RunningView:
 
     async def orders_saved(self) -> str | None:
         return await self._process.steering.saved()
+
+
+def _identity_text(flow: Hashable) -> str:
+    """User, address and application_name, or what `flow_key` says; None is a unix socket."""
+    parts = flow if isinstance(flow, tuple) else (flow,)
+    return " ".join("unix" if part is None else readable_name(str(part)) or '""' for part in parts)

@@ -19,6 +19,7 @@ from proxy.service.view import (
     ClientState,
     PinKey,
     ProcessView,
+    RefusedIdentity,
     ScheduleNow,
     UnmatchedName,
     fold_names,
@@ -61,6 +62,8 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "prepared_statements": asdict(view.prepared_statements()),
         "classes": [_class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
         "unmatched": _unmatched(view),
+        "late_answers": dict(view.late_answers()),
+        "refused_identities": [_refused_identity(one) for one in view.refused_identities()],
     }
 
 
@@ -110,6 +113,7 @@ def _class_document(
         "pinned_limit": pinned_limit_of(reading),
         "waiting": reading.waiting,
         "oldest_wait_seconds": reading.oldest_wait_seconds,
+        "expected_wait_seconds": reading.expected_wait_seconds,
         "admissions_total": sum(reading.admissions.values()),
         "refusals_total": _refusals(reading, view.refusals_outside_queue()),
         "retry_amplification": history.retry_amplification(reading.name),
@@ -121,6 +125,10 @@ def _class_document(
         "switch": None if in_force is None else switch_document(in_force),
         "last_switch": None if last is None else switch_document(last),
     }
+
+
+def _refused_identity(one: RefusedIdentity) -> Document:
+    return {"class": one.class_name, "identity": one.identity, "refusals": one.refusals}
 
 
 def _decided_by(order: Switch | None, schedule: ScheduleNow | None) -> str:

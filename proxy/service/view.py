@@ -24,6 +24,7 @@ from proxy.session.measures import OTHER, Measures
 
 # Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
 NAMES_SHOWN_PER_CLASS = 50
+SHOWN_IDENTITIES = 10
 MAX_NAME_LENGTH = 63  # NAMEDATALEN - 1
 
 
@@ -83,6 +84,15 @@ class PinKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedIdentity:
+    """Clients alike that were refused while connecting, and how often lately (`refusals.forget_after`)."""
+
+    class_name: str
+    identity: str
+    refusals: int
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedStatements:
     """Statements of the protocol: different ones that somebody knows, the bytes of their texts, parsed on servers."""
 
@@ -111,6 +121,12 @@ class ProcessView(Protocol):
 
     def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
         """(class, reason) of refusals that the snapshot does not count: those for a place (`max_clients`) and such."""
+
+    def late_answers(self) -> Mapping[str, int]:
+        """Answers that wait now, by kind: failed logins (`login_failure`) and refused ones (`refusal`)."""
+
+    def refused_identities(self) -> Sequence[RefusedIdentity]:
+        """Those that were refused most often lately while connecting, at most SHOWN_IDENTITIES of them."""
 
     def class_reasons(self) -> Mapping[str, str]:
         """The configured `reason` of each class that has one."""

@@ -4,6 +4,7 @@ Owns: this translation, reading the users file on the way.
 Does not know: the running process, what the server says about itself.
 """
 
+from proxy.admission.lateness import LatenessSettings
 from proxy.service.config.model import Config, Rule
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
@@ -13,7 +14,6 @@ from proxy.session.settings import (
     AuthRule,
     AuthSettings,
     ClassBehaviour,
-    FailureSettings,
     LimitSettings,
     ListenSettings,
     OnSessionState,
@@ -44,6 +44,7 @@ def session_settings(config: Config) -> SessionSettings:
             max_notification_bytes=config.limits.max_notification_bytes,
         ),
         classes=class_behaviours(config),
+        refusals=refusal_settings(config),
     )
 
 
@@ -108,14 +109,31 @@ def auth_settings(config: Config) -> AuthSettings:
         cache=AuthCacheSettings(auth.cache.ttl, auth.cache.negative_ttl, auth.cache.max_users),
         cert_users=auth.cert_users or {},
         passthrough_dials=auth.passthrough_dials,
-        failures=FailureSettings(
+        failures=LatenessSettings(
             delay_seconds=auth.failures.delay,
             max_delay_seconds=auth.failures.max_delay,
             forget_after_seconds=auth.failures.forget_after,
-            # Those who fail must not keep others from connecting.
-            max_held=min(auth.failures.max_held, config.listen.max_client_connections // 4),
+            max_held=_most_held(config, auth.failures.max_held),
         ),
     )
+
+
+def refusal_settings(config: Config) -> LatenessSettings:
+    """Half of the delay is drawn by chance: those who were refused together must not come back together."""
+    refusals = config.refusals
+    return LatenessSettings(
+        delay_seconds=refusals.delay,
+        max_delay_seconds=refusals.max_delay,
+        forget_after_seconds=refusals.forget_after,
+        max_held=_most_held(config, refusals.max_held),
+        at_once=1,
+        jitter=0.5,
+    )
+
+
+def _most_held(config: Config, written: int) -> int:
+    """Those who fail must not keep others from connecting."""
+    return min(written, config.listen.max_client_connections // 4)
 
 
 def _auth_rule(rule: Rule) -> AuthRule:

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
@@ -397,7 +398,7 @@ class ClientConnection:
 
     def refused(self, refusal: Refuse) -> None:
         if self._phase == _ENTERING:
-            self.end(refusals.refused(refusal, "FATAL"))
+            self.end_login(refusals.refused(refusal, "FATAL"), refusal.waited_seconds)
         else:
             is_for_all = refusal.reason is not RefusalReason.PINNED_LIMIT
             self.refuse_unit(refusals.refused(refusal, "ERROR"), is_for_all=is_for_all)
@@ -424,6 +425,17 @@ class ClientConnection:
             self.keep(rest, facts_from(facts, len(buffer) - len(rest)))
             self.go_on()
         self.tell_what_was_heard()
+
+    def end_login(self, error: ErrorFields, waited_seconds: float) -> None:
+        """Its login is refused; who has come to nothing before is told so later."""
+        desk, name = self.desk, self.class_name
+        answer = partial(self.end, error)
+        desk.connects.tell_late(self, name, desk.flow(self.identity, name), waited_seconds, answer)
+
+    @property
+    def was_served(self) -> bool:
+        """It has held a slot: it did not connect for nothing."""
+        return self._granted_at > 0.0
 
     def slot_over(self) -> None:
         self._give_slot_back(clock.now())
@@ -453,7 +465,7 @@ class ClientConnection:
 
     def _fail_for_want_of_server(self, error: ErrorFields) -> None:
         if self._phase == _ENTERING:
-            self.end(replace(error, severity="FATAL"))
+            self.end_login(replace(error, severity="FATAL"), clock.now() - self.asked_at)
         else:
             self.refuse_unit(replace(error, severity="ERROR"), is_for_all=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from proxy.admission.classes import ClientId
 from proxy.session import clock, refusals
 from proxy.session.authentication import Authentication, LoginRefusal
 from proxy.session.client import ClientConnection
@@ -102,6 +103,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._is_lost = True
         self._stop_timer()
         self._desk.failed_logins.left(self)
+        self._desk.connects.left(self)
         if self._client is not None:
             self._client.connection_lost(exc)
         else:
@@ -319,7 +321,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         answer = partial(self._fail, refusal.error)
         seconds = 0.0
         if failure not in _ANSWERED_AT_ONCE and not desk.draining:
-            seconds = desk.failed_logins.note((who.user, who.address), clock.now())
+            seconds = desk.failed_logins.lateness.note((who.user, who.address), clock.now())
         desk.failed_logins.hold(self, seconds, answer)
 
     def accepted(self, credentials: Credentials, reply: bytes) -> None:
@@ -333,21 +335,44 @@ class ClientLoginProtocol(asyncio.Protocol):
             return
         self._stop_timer()
         self.transport.write(reply + messages.authentication_ok())
+        client_id = desk.next_client_id()
+        if self._connects_too_often(startup, identity, upstream, client_id):
+            return
         if startup.replication:
-            self._begin_replication(startup, identity, upstream, credentials)
+            self._begin_replication(startup, identity, upstream, credentials, client_id)
             return
         upstream.registry.pool(identity.database, identity.user).learn(credentials)
-        client = ClientConnection(upstream, identity, self.transport, desk.next_client_id(), self._ended)
+        client = ClientConnection(upstream, identity, self.transport, client_id, self._ended)
         self._client = client
         desk.client_entered(client)
         client.enter()
 
+    def _connects_too_often(
+        self, startup: StartupMessage, identity: Identity, upstream: Upstream, client_id: ClientId
+    ) -> bool:
+        """Then it is refused, sooner or later; nothing it says until then matters."""
+        desk = self._desk
+        class_name = upstream.class_at_login(identity, replicates=startup.replication)
+        flow = desk.flow(identity, class_name)
+        refusal = desk.connects.refusal_or_none(upstream, client_id, class_name, flow)
+        if refusal is None:
+            return False
+        self._is_refused = True
+        answer = partial(self._fail, refusals.refused(refusal, "FATAL"))
+        desk.connects.tell_late(self, class_name, flow, 0.0, answer)
+        return True
+
     def _begin_replication(
-        self, startup: StartupMessage, identity: Identity, upstream: Upstream, credentials: Credentials
+        self,
+        startup: StartupMessage,
+        identity: Identity,
+        upstream: Upstream,
+        credentials: Credentials,
+        client_id: ClientId,
     ) -> None:
         desk, parameters = self._desk, startup.parameters
         self._client = client = ReplicationConnection(
-            upstream, identity, parameters, credentials, self.transport, desk.next_client_id(), self._ended
+            upstream, identity, parameters, credentials, self.transport, client_id, self._ended
         )
         desk.replication_entered(client)
         client.enter()

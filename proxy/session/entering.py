@@ -45,7 +45,7 @@ class Entering:
 
     def refused(self, refusal: Refuse) -> None:
         self._client.desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
-        self._client.end(refusals.no_place(refusal))
+        self._client.end_login(refusals.no_place(refusal), refusal.waited_seconds)
 
     def still_waiting(self, event: StillWaiting) -> None:
         self._client.still_waiting(event)

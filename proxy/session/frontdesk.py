@@ -5,6 +5,7 @@ Does not know: listening sockets and logins (`listener`, `client_login`), slots 
 """
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping
@@ -18,10 +19,12 @@ from proxy.admission.classes import ClientId
 from proxy.session.auth_rules import AuthRules
 from proxy.session.cancel import CancelKeys
 from proxy.session.client import ClientConnection
+from proxy.session.connects import Connects
 from proxy.session.encryption import ClientTls
-from proxy.session.failed_logins import FailedLogins
+from proxy.session.late_answers import LateAnswers
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
+from proxy.session.passthrough import Origin
 from proxy.session.replication import ReplicationConnection
 from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
 from proxy.session.tasks import TaskGroup
@@ -75,7 +78,8 @@ class Frontdesk:
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
         self.auth_rules = AuthRules(settings.auth.rules)
-        self.failed_logins = FailedLogins(settings.auth.failures, loop)
+        self.failed_logins: LateAnswers[Origin] = LateAnswers(settings.auth.failures, loop, random.random)
+        self.connects = Connects(LateAnswers(settings.refusals, loop, random.random), measures)
         self.unmatched: dict[str, tuple[int, float]] = {}
         self.unmatched_clients = 0
         self._ids = count(1)
@@ -150,6 +154,10 @@ class Frontdesk:
         client.upstream.registry.forget(client.pool)
         self.keys.withdraw(client.process_id)
         client.upstream.door.left(client.id)
+        self.connects.left(client)
+        if client.was_served:
+            flow = self.flow(client.identity, client.class_name)
+            self.connects.served(client.upstream, client.class_name, flow)
         if self.draining:
             self.tell_if_drained()
 
@@ -159,7 +167,8 @@ class Frontdesk:
         """Take over what may change while running: users, bounds. Sockets stay."""
         self.settings = settings
         self.auth_rules = AuthRules(settings.auth.rules)
-        self.failed_logins.settings = settings.auth.failures
+        self.failed_logins.lateness.settings = settings.auth.failures
+        self.connects.late.lateness.settings = settings.refusals
 
     def reclassify(self) -> None:
         """Every client belongs to a class that exists, from its next unit of work on."""
@@ -172,6 +181,7 @@ class Frontdesk:
         """Refuse new clients and wait, at most so long, until nobody waits or works."""
         self.draining = True
         self.failed_logins.answer_all()
+        self.connects.end()
         for upstream in self.upstreams:
             upstream.gate.after_release = self.tell_if_drained
         self._drained = asyncio.Event()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import INTERNAL_CLASS
 from proxy.session import clock
-from proxy.session.failed_logins import Origin
 from proxy.session.internal import InternalSlot, NoInternalSlot
 from proxy.session.pool import Pool
 from proxy.session.registry import Registry
@@ -38,6 +37,9 @@ _URGENCY: Final = 1_000_000
 _BUSY: Final = ErrorFields(
     "FATAL", "57P03", "the login cannot be tried at the server now", hint="connect again; see auth.passthrough_dials"
 )
+
+Origin = tuple[str, str | None]
+"""The user a client said it is, and its address; None on a unix socket."""
 
 _Attempt = tuple[str, str, bytes]
 """Database, user, and what is kept of the password."""
@@ -131,7 +133,7 @@ class Passthrough:
         return await trial.over
 
     def _failures_of(self, origin: Origin) -> float:
-        return self._desk.failed_logins.recent(origin, clock.now())
+        return self._desk.failed_logins.lateness.recent(origin, clock.now())
 
     def _remember(self, attempt: _Attempt) -> None:
         database, user, digest = attempt

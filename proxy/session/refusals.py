@@ -30,15 +30,19 @@ def refused(refusal: Refuse, severity: str) -> ErrorFields:
     message, hint = _WORDS[refusal.reason](refusal)
     detail = (
         f"class={refusal.class_name} reason={refusal.reason.value} in_use={refusal.in_use} limit={refusal.limit} "
-        f"waiting={refusal.waiting} retry_after_ms={refusal.retry_after_ms}"
+        f"waiting={refusal.waiting} retry_after_ms={refusal.retry_after_ms}{_expected(refusal.expected_wait_seconds)}"
     )
     return ErrorFields(severity, _CODES.get(refusal.reason, TOO_MANY_CONNECTIONS), message, detail, hint)
+
+
+def _expected(seconds: float | None) -> str:
+    return "" if seconds is None else f" expected_wait_ms={round(1000 * seconds)}"
 
 
 def no_place(refusal: Refuse) -> ErrorFields:
     """The no to a login: `in_use`, `limit` and `waiting` are client connections here."""
     error = refused(refusal, "FATAL")
-    if refusal.reason not in (RefusalReason.QUEUE_FULL, RefusalReason.QUEUE_TIMEOUT, RefusalReason.DEADLINE):
+    if refusal.reason not in (RefusalReason.QUEUE_FULL, RefusalReason.QUEUE_TIMEOUT):
         return error
     name = refusal.class_name
     text = f'class "{name}" has as many clients as it may have: {refusal.in_use} of {refusal.limit}'
@@ -71,6 +75,15 @@ def _queue_timeout(refusal: Refuse) -> tuple[str, str]:
     )
 
 
+def _deadline(refusal: Refuse) -> tuple[str, str]:
+    name, expected = refusal.class_name, refusal.expected_wait_seconds or 0.0
+    return (
+        f'class "{name}" cannot give a server connection in time, it would take {expected:.1f} s: {_use(refusal)}',
+        f"raise classes.{name}.limit or classes.{name}.queue.timeout, or hold connections for less time;"
+        f" classes.{name}.queue.refuse_hopeless: false would let it wait",
+    )
+
+
 def _limit(refusal: Refuse) -> tuple[str, str]:
     name = refusal.class_name
     return (
@@ -100,7 +113,12 @@ def _pinned_limit(refusal: Refuse) -> tuple[str, str]:
 
 
 def _rate(refusal: Refuse) -> tuple[str, str]:
-    return f'class "{refusal.class_name}" connects too often', "reconnect with backoff and jitter"
+    name = refusal.class_name
+    who, setting = ("clients like this one", "connects.per_identity") if refusal.per_identity else ("all", "connects")
+    return (
+        f'clients of class "{name}" connect too often for nothing: more often than {setting} lets {who}',
+        f"reconnect later and later, with jitter, or raise classes.{name}.{setting}.rate",
+    )
 
 
 def _paused(refusal: Refuse) -> tuple[str, str]:
@@ -127,7 +145,7 @@ def _server_unavailable(_: Refuse) -> tuple[str, str]:
 _WORDS: Final[dict[RefusalReason, _Words]] = {
     RefusalReason.QUEUE_FULL: _queue_full,
     RefusalReason.QUEUE_TIMEOUT: _queue_timeout,
-    RefusalReason.DEADLINE: _queue_timeout,
+    RefusalReason.DEADLINE: _deadline,
     RefusalReason.LIMIT: _limit,
     RefusalReason.MAX_CLIENTS: _max_clients,
     RefusalReason.PINNED_LIMIT: _pinned_limit,
@@ -146,7 +164,7 @@ def still_waiting(event: StillWaiting) -> ErrorFields:
         "NOTICE",
         "00000",
         f'waiting for a server connection of class "{name}" for {event.waited_seconds:.1f} s',
-        f"class={name} position={event.position}",
+        f"class={name} position={event.position}{_expected(event.expected_wait_seconds)}",
         f"classes.{name}.limit and classes.{name}.queue.timeout decide how long this may take",
     )
 

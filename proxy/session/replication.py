@@ -14,6 +14,7 @@ Source: PostgreSQL manual, "Streaming Replication Protocol" (protocol-replicatio
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
@@ -163,11 +164,16 @@ class ReplicationConnection(Holder):
         self.pool.want(self)
 
     def refused(self, refusal: Refuse) -> None:
-        if self._has_place:
-            self.end(refusals.refused(refusal, "FATAL"))
-        else:
+        error = refusals.refused(refusal, "FATAL")
+        if not self._has_place:
             self._desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
-            self.end(refusals.no_place(refusal))
+            error = refusals.no_place(refusal)
+        self._end_login(error, refusal.waited_seconds)
+
+    def _end_login(self, error: ErrorFields, waited_seconds: float) -> None:
+        """It is refused; who has come to nothing before is told so later."""
+        desk, name = self._desk, self.class_name
+        desk.connects.tell_late(self, name, desk.flow(self.identity, name), waited_seconds, partial(self.end, error))
 
     def still_waiting(self, event: StillWaiting) -> None:
         self.transport.write(messages.notice_response(refusals.still_waiting(event)))
@@ -183,7 +189,7 @@ class ReplicationConnection(Holder):
 
     def server_failed(self, error: ErrorFields) -> None:
         self._give_slot_back()
-        self.end(replace(error, severity="FATAL"))
+        self._end_login(replace(error, severity="FATAL"), clock.now() - self._asked_at)
 
     def server_ready(self, server: ServerConnection) -> None:
         server.link(self)
@@ -216,6 +222,11 @@ class ReplicationConnection(Holder):
 
     def cancel_over(self) -> None:
         """Nobody else gets this connection, so nobody waits for that."""
+
+    @property
+    def was_served(self) -> bool:
+        """It has held a slot: it did not connect for nothing."""
+        return self._granted_at > 0.0
 
     @property
     def is_busy(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from proxy.admission.lateness import LatenessSettings
 from proxy.session.encryption import TlsOffer
 from proxy.wire.passwords import StoredPassword
 from proxy.wire.scram import DEFAULT_ITERATIONS
@@ -137,16 +138,6 @@ class AuthRule:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureSettings:
-    """How late a failed login is answered: at first, at most, until when it counts, and how many wait at once."""
-
-    delay_seconds: float = 0.2
-    max_delay_seconds: float = 5.0
-    forget_after_seconds: float = 60.0
-    max_held: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
 class AuthCacheSettings:
     """How long an answer of the server about a user is believed, a no for less long, and how many are kept."""
 
@@ -166,7 +157,7 @@ class AuthSettings:
     cache: AuthCacheSettings = AuthCacheSettings()
     cert_users: Mapping[str, str] = field(default_factory=dict)
     passthrough_dials: int = 1
-    failures: FailureSettings = FailureSettings()
+    failures: LatenessSettings = field(default_factory=LatenessSettings)  # how late failed logins are answered
 
     @property
     def mock_iterations(self) -> int:
@@ -222,3 +213,4 @@ class SessionSettings:
     auth: AuthSettings
     limits: LimitSettings
     classes: Mapping[str, ClassBehaviour]
+    refusals: LatenessSettings  # how late those are answered who connect again after a refusal

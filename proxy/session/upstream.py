@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.admission.classification import Classification, Classifier
+from proxy.admission.connect_rate import ConnectRate
 from proxy.session import clock
 from proxy.session.cancel import Canceller
 from proxy.session.gate import Door, Gate
@@ -32,6 +33,7 @@ class Upstream:
         classifier: Classifier,
         gate: Gate,
         door: Door,
+        connect_rate: ConnectRate,
         registry: Registry,
     ) -> None:
         self.desk = desk
@@ -39,6 +41,7 @@ class Upstream:
         self.classifier = classifier
         self.gate = gate
         self.door = door
+        self.connect_rate = connect_rate
         self.registry = registry
         self.canceller = Canceller(registry.connector, desk.measures, desk.tasks)
         self.listen_hubs = ListenHubs(self)
@@ -48,6 +51,12 @@ class Upstream:
 
     def classify(self, identity: "Identity", application_name: str) -> str:
         return self.classification(identity, application_name).class_name
+
+    def class_at_login(self, identity: "Identity", *, replicates: bool) -> str:
+        of_replication = self.settings.replication_class
+        if replicates and of_replication is not None:
+            return of_replication
+        return self.classify(identity, identity.application_name)
 
     def classification(self, identity: "Identity", application_name: str) -> Classification:
         return self.classifier.classify(application_name, identity.user, identity.database, identity.address)

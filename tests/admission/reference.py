@@ -44,7 +44,6 @@ class Waiting:
     flow: Hashable
     since: float
     deadline: float
-    reason: RefusalReason
     notify_at: float | None
     unbounded: bool
 
@@ -244,7 +243,7 @@ class Reference:
     def grant_at_once(self, client: ClientId, name: str) -> bool:
         """A grant at the door: allowed where this client would be served next, if it were in the queue."""
         c = self.classes[name]
-        c.add(Waiting(client, 0, self.now, inf, RefusalReason.QUEUE_TIMEOUT, None, unbounded=False))
+        c.add(Waiting(client, 0, self.now, inf, None, unbounded=False))
         self.note()
         allowed = self.first_in_turn() is c and c.head().client == client
         if allowed:
@@ -257,12 +256,12 @@ class Reference:
         c = self.classes[name]
         if c.retired or c.state is ClassState.REJECTING:
             return [Refused(client, name, RefusalReason.CLASS_REJECTING)]
-        patience, reason = c.settings.queue_timeout_seconds, RefusalReason.QUEUE_TIMEOUT
+        patience = c.settings.queue_timeout_seconds
         if timeout_seconds is not None and timeout_seconds < patience:
-            patience, reason = timeout_seconds, RefusalReason.DEADLINE
+            patience = timeout_seconds
         deadline, notify_at = self.now + patience, self.now + c.settings.notify_after_seconds
         notice = notify_at if notify_at < deadline else None
-        waiter = Waiting(client, flow, self.now, deadline, reason, notice, unbounded)
+        waiter = Waiting(client, flow, self.now, deadline, notice, unbounded)
         c.add(waiter)
         events = self.serve()
         if waiter in c.waiters and len(c.waiters) > c.settings.queue_max:
@@ -277,19 +276,19 @@ class Reference:
 
     @staticmethod
     def why_no_longer(c: ReferenceClass, waiter: Waiting) -> RefusalReason:
-        if waiter.reason is RefusalReason.DEADLINE:
-            return waiter.reason
         if not c.running:
             return RefusalReason.PAUSED
-        return RefusalReason.PINNED_LIMIT if waiter.unbounded and c.pinned >= c.pinned_limit else waiter.reason
+        return (
+            RefusalReason.PINNED_LIMIT
+            if waiter.unbounded and c.pinned >= c.pinned_limit
+            else RefusalReason.QUEUE_TIMEOUT
+        )
 
     def why_too_late(self, c: ReferenceClass, waiter: Waiting) -> RefusalReason:
-        if waiter.reason is RefusalReason.DEADLINE:
-            return waiter.reason
         if not c.running:
             return RefusalReason.PAUSED
         pinned_out = waiter.unbounded and c.pinned >= c.pinned_limit
-        return RefusalReason.PINNED_LIMIT if pinned_out else waiter.reason
+        return RefusalReason.PINNED_LIMIT if pinned_out else RefusalReason.QUEUE_TIMEOUT
 
     def refuse(self, c: ReferenceClass, waiter: Waiting, reason: RefusalReason) -> Refused:
         self.note()

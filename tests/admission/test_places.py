@@ -65,7 +65,7 @@ def test_patience_ends() -> None:
     room.join(ClientId(2), "job", 0.0)
     room.join(ClientId(3), "job", 0.0, timeout_seconds=2.0)
     assert room.next_wakeup_at() == 2.0
-    assert refused(room.advance(2.0)) == [(3, "deadline")]
+    assert refused(room.advance(2.0)) == [(3, "queue_timeout")]
     assert refused(room.advance(5.0)) == [(2, "queue_timeout")]
     assert room.next_wakeup_at() is None
 

@@ -44,10 +44,10 @@ def test_the_patience_of_the_class_ends_in_queue_timeout() -> None:
     assert (core.waiting, core.next_wakeup_at()) == (0, None)
 
 
-def test_the_patience_of_the_request_ends_in_deadline() -> None:
+def test_the_patience_of_the_request_ends_in_queue_timeout_too() -> None:
     core = one_slot(queue_timeout_seconds=2.0)
     ask(core, 2, "bulk", 0.0, timeout_seconds=0.5)
-    assert refused(core.advance(0.5)) == [(2, "deadline")]
+    assert refused(core.advance(0.5)) == [(2, "queue_timeout")]
 
 
 def test_a_request_cannot_be_more_patient_than_its_class() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.admission.classes import ClassSettings
+from proxy.admission.classes import ClassSettings, ConnectSettings
 from proxy.service.budget import budget_settings, capacity, classifier, pinned_limit, server_capacity, usable_total
 from proxy.service.config.loading import load_config_text
 from proxy.service.server_facts import ServerFacts
@@ -15,8 +15,9 @@ classes:
   admin: {match: [{application_name: psql, user: "dba_*"}], priority: 0, reserved: 3, limit: 5, pool_mode: session}
   web: {match: [{application_name: "web*"}], priority: 1, reserved: 40, lendable: 20, limit: 70}
   local: {match: [{address: local}, {address: 10.1.0.0/16}], limit: 3}
-  bulk: {priority: 9, limit: 40, weight: 2, max_clients: 50, max_clients_per_identity: 4, pinned_limit: 1,
-         lend_memory: 20s, notify_after: 3s}
+  bulk:
+    {priority: 9, limit: 40, weight: 2, max_clients: 50, max_clients_per_identity: 4, pinned_limit: 1, lend_memory: 20s,
+     notify_after: 3s, connects: {rate: 20.5, burst: 200, per_identity: {rate: 0, burst: 7}}}
 """
 
 
@@ -58,11 +59,13 @@ def test_the_core_is_told_every_number():
         weight=2.0,
         queue_max=500,
         queue_timeout_seconds=5.0,
+        refuse_hopeless=True,
         pinned_limit=1,
         max_clients=50,
         max_clients_per_identity=4,
         lend_memory_seconds=20.0,
         notify_after_seconds=3.0,
+        connects=ConnectSettings(rate=20.5, burst=200, identity_rate=None, identity_burst=7),
     )
 
 

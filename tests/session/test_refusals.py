@@ -419,3 +419,35 @@ async def test_a_driver_whose_begin_is_refused_rolls_back_and_goes_on(run_proxy:
         await holder.query("commit")
         async with connection.transaction():
             assert await (await connection.execute("select 2")).fetchone() == (2,)
+
+
+async def test_who_would_wait_in_vain_is_told_at_once_how_long_it_would_take(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**one_slot(timeout="400ms"))
+    workers = [await proxy.connect() for _ in range(3)]
+    crowd = [await proxy.connect() for _ in range(12)]
+
+    async def work(client: WireClient) -> None:
+        while not found:
+            await client.query("select pg_sleep(0.06)")
+
+    async def hopeless() -> list[str]:
+        answers = await asyncio.gather(*(client.query("select pg_sleep(0.06)") for client in crowd))
+        details = [answer.error.detail or "" for answer in answers if answer.error is not None]
+        return [detail for detail in details if "reason=deadline" in detail]
+
+    found: list[str] = []
+    working = [asyncio.create_task(work(client)) for client in workers]
+    found += await eventually(hopeless)
+    await asyncio.gather(*working)
+    assert all("expected_wait_ms=" in detail for detail in found)
+    assert proxy.process.view.snapshot().of_class("all").refusals["deadline"] >= len(found)
+
+
+async def test_the_notice_tells_the_place_in_the_queue(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(classes={"all": {"limit": 1, "notify_after": "50ms"}})
+    holder, client = await held(proxy), await proxy.connect()
+    await client.send(query("select 1"))
+    kind, payload = await client.reply()
+    assert kind == "N"
+    assert b"position=1\0" in payload
+    await holder.query("commit")

@@ -18,6 +18,7 @@ from proxy.service.view import (
     ClientState,
     PinKey,
     PreparedStatements,
+    RefusedIdentity,
     ScheduleNow,
     ServerConnectionCounts,
     Unmatched,
@@ -72,6 +73,8 @@ class FakeView:
         self.max_connections: int | None = None
         self.seen_measures = Measures()
         self.outside: dict[tuple[str, str], int] = {}
+        self.late = {"login_failure": 0, "refusal": 0}
+        self.refused: list[RefusedIdentity] = []
         self.readiness = (True, "new clients are served")
         self.seen_unmatched = Unmatched()
         self.reasons: dict[str, str] = {}
@@ -104,6 +107,12 @@ class FakeView:
 
     def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
         return self.outside
+
+    def late_answers(self) -> Mapping[str, int]:
+        return self.late
+
+    def refused_identities(self) -> Sequence[RefusedIdentity]:
+        return self.refused
 
     def client_counts(self) -> Mapping[ClientKey, int]:
         return self.counts

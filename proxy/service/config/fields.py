@@ -114,12 +114,15 @@ def _as_whole(value: object) -> int | None:
     return None
 
 
-def positive_number() -> Setting:
+def positive_number(*, or_zero: bool = False) -> Setting:
     def read(value: object, _: Path) -> object:
         number = _as_number(unwrapped(value))
-        return number if number is not None and 0 < number < math.inf else None
+        is_allowed = number is not None and (0 < number < math.inf or (or_zero and number == 0))
+        return number if is_allowed else None
 
-    return Setting("a number > 0", _with_reason({"type": "number", "exclusiveMinimum": 0}), read)
+    allowed = "a number > 0, or 0" if or_zero else "a number > 0"
+    bound = "minimum" if or_zero else "exclusiveMinimum"
+    return Setting(allowed, _with_reason({"type": "number", bound: 0}), read)
 
 
 def _as_number(value: object) -> float | None:

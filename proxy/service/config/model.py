@@ -25,6 +25,7 @@ from proxy.wire.passwords import StoredPassword
 Port = Annotated[int, fields.whole(0, 65535)]
 Count = Annotated[int, fields.whole(0)]
 AtLeastOne = Annotated[int, fields.whole(1)]
+RateOrZero = Annotated[float, fields.positive_number(or_zero=True)]
 OptionalCount = Annotated[int | None, fields.whole(0, optional=True)]
 Seconds = Annotated[float, fields.seconds()]
 SecondsOrZero = Annotated[float, fields.seconds(minimum=0)]
@@ -225,6 +226,26 @@ class Match(Section):
 class Queue(Section):
     timeout: Seconds = Field(default=5.0, description="how long a client waits for a slot before it is refused")
     max: Count = Field(default=500, description="clients that may wait; 0 refuses instead of queueing")
+    refuse_hopeless: Annotated[bool, fields.true_or_false()] = Field(
+        default=True, description="who would wait past the timeout, at the best pace of late, is refused at once"
+    )
+
+
+class ConnectsPerIdentity(Section):
+    rate: RateOrZero = Field(
+        default=100.0, description="connects per second of one identity that may come to nothing; 0 no bound"
+    )
+    burst: AtLeastOne = Field(default=1000, description="how many of these may come at once after a quiet time")
+
+
+class Connects(Section):
+    rate: RateOrZero = Field(
+        default=0.0, description="connects per second of the whole class that may come to nothing; 0 no bound"
+    )
+    burst: AtLeastOne = Field(default=1000, description="how many of these may come at once after a quiet time")
+    per_identity: ConnectsPerIdentity = Field(
+        default_factory=ConnectsPerIdentity, description="the same for one identity"
+    )
 
 
 class Schedule(Section):
@@ -284,6 +305,7 @@ class PriorityClass(Section):
         " statement, or ignore it: gone with the transaction",
     )
     queue: Queue = Field(default_factory=Queue, description="waiting for a slot")
+    connects: Connects = Field(default_factory=Connects, description="how often clients may connect for nothing")
     max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
         default=None, description="client connections at once; 1 makes the class a mutex"
     )
@@ -404,6 +426,19 @@ class Limits(Section):
     )
 
 
+class Refusals(Section):
+    delay: SecondsOrZero = Field(
+        default=0.25,
+        description="an identity refused again while connecting is told so late; each further time twice as late",
+    )
+    max_delay: SecondsOrZero = Field(default=1.0, description="the latest such answer; up to half of it less by chance")
+    forget_after: Seconds = Field(default=10.0, description="so long without a further refusal, it begins anew")
+    max_held: Count = Field(
+        default=1000,
+        description="answers that wait at once, for at most a quarter of all connections; more are given without delay",
+    )
+
+
 class Shutdown(Section):
     drain_timeout: SecondsOrZero = Field(default=30.0, description="how long running work may finish after SIGTERM")
 
@@ -452,6 +487,7 @@ class Config(Section):
     canary: Canary = Field(default_factory=Canary, description="a query as customers would ask it")
     pool: Pool = Field(default_factory=Pool, description="server connections")
     limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")
+    refusals: Refusals = Field(default_factory=Refusals, description="clients that reconnect in a loop")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="the end")
     traffic: Traffic = Field(default_factory=Traffic, description="what `pgheadroom recommend` goes by")
     log: Log = Field(default_factory=Log, description="the log")

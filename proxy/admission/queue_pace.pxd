@@ -1,0 +1,12 @@
+# The C types with which `queue_pace.py` is compiled. What it does stands there.
+
+cdef class QueuePace:
+    cdef object _windows
+    cdef long _granted
+    cdef double _seconds
+    cdef double _began_at
+    cdef double _ended_at
+    cpdef began(self, double now)
+    cpdef ended(self, double now)
+    cpdef served(self, double now)
+    cdef double _waited_seconds(self, double now)

@@ -24,6 +24,8 @@ SUBCOMMANDS = {
     "drain": "switches:drain",
     "reject": "switches:reject",
     "resume": "switches:resume",
+    "set": "set:set_numbers",
+    "unset": "set:unset_numbers",
 }
 
 

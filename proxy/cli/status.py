@@ -96,7 +96,15 @@ def _totals(document: dict[str, Any]) -> list[str]:
         f"{clients['idle']} idle",
         f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
+    lines += [_override(one) for one in document["overrides"]]
     return [*lines, *_pins(document["pins"]), *_unmatched(document["unmatched"])]
+
+
+def _override(one: dict[str, Any]) -> str:
+    why = f": {one['reason']}" if one["reason"] else ""
+    return (
+        f"set: {one['key']} is {one['value']} instead of {one['configured']}, by {one['by']}{when(one['until'])}{why}"
+    )
 
 
 def _pins(pins: list[dict[str, Any]]) -> list[str]:

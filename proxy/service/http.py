@@ -20,9 +20,9 @@ from aiohttp import web
 from proxy.service.history import SAMPLE_EVERY_SECONDS, History
 from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
 from proxy.service.page import page_with_headers
-from proxy.service.status import history_document, status_document, switch_document
-from proxy.service.switch_request import BadSwitch, has_token, is_foreign_page, parse_order
-from proxy.service.switchboard import STATES, SwitchRefused
+from proxy.service.status import Document, history_document, override_document, status_document, switch_document
+from proxy.service.switch_request import BadSwitch, WantedOrder, has_token, is_foreign_page, parse_order
+from proxy.service.switchboard import STATES, OrderRefused
 from proxy.service.traffic.report import Question, TooLittleSeen, report
 from proxy.service.view import ProcessView
 
@@ -95,6 +95,8 @@ def build_application(view: ProcessView, settings: HttpSettings) -> web.Applicat
             web.get("/status", surface.status),
             web.get("/history", surface.history),
             web.post(f"/classes/{{name}}/{{order:{'|'.join(STATES)}}}", surface.switch),
+            web.post("/set", surface.set),
+            web.post("/unset", surface.unset),
             web.get("/recommend", surface.recommend),
         ]
     )
@@ -175,22 +177,59 @@ class _Surface:
 
     async def switch(self, request: web.Request) -> web.Response:
         class_name, order_name = request.match_info["name"], request.match_info["order"]
-        audit = log.bind(class_name=class_name, order=order_name, remote=request.remote)
+
+        def give(wanted: WantedOrder, source: str) -> Document:
+            state, seconds = STATES[order_name], wanted.seconds
+            switch = self._view.order_switch(
+                class_name, state, by=wanted.by, reason=wanted.reason, seconds=seconds, source=source
+            )
+            return switch_document(switch)
+
+        return await self._order(request, give, class_name=class_name, order=order_name)
+
+    async def set(self, request: web.Request) -> web.Response:
+        def give(wanted: WantedOrder, source: str) -> Document:
+            settings = wanted.more.get("settings")
+            if not isinstance(settings, dict):
+                raise BadSwitch(400, 'settings must be an object, like {"classes.bulk.limit": 20}')
+            overrides, warnings = self._view.order_set(
+                settings, by=wanted.by, reason=wanted.reason, seconds=wanted.seconds, source=source
+            )
+            return {"overrides": [override_document(one) for one in overrides], "warnings": warnings}
+
+        return await self._order(request, give, more=("settings",), order="set")
+
+    async def unset(self, request: web.Request) -> web.Response:
+        def give(wanted: WantedOrder, source: str) -> Document:
+            keys = wanted.more.get("keys")
+            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or not keys:
+                raise BadSwitch(400, 'keys must be a list of settings, like ["classes.bulk.limit"]')
+            over = self._view.order_unset(keys, by=wanted.by, reason=wanted.reason, source=source)
+            return {"overrides": [override_document(one) for one in over]}
+
+        return await self._order(request, give, more=("keys",), order="unset")
+
+    async def _order(
+        self,
+        request: web.Request,
+        give: Callable[[WantedOrder, str], Document],
+        more: tuple[str, ...] = (),
+        **facts: str,
+    ) -> web.Response:
+        """Whoever may give orders gives this one; what is refused is told, and logged with who tried it."""
+        audit = log.bind(remote=request.remote, **facts)
         try:
             self._refuse_strangers(request)
-            wanted = parse_order(request.content_type, await request.read())
+            wanted = parse_order(request.content_type, await request.read(), more)
             audit = audit.bind(by=wanted.by)
-            switch = self._view.order_switch(
-                class_name, STATES[order_name], by=wanted.by, reason=wanted.reason, seconds=wanted.seconds,
-                source=f"http {request.remote}",
-            )  # fmt: skip
+            document = give(wanted, f"http {request.remote}")
         except BadSwitch as problem:
-            audit.warning("switch_refused", why=str(problem))
+            audit.warning("order_refused", why=str(problem))
             return _error(problem.status, str(problem))
-        except SwitchRefused as problem:
-            audit.warning("switch_refused", why=str(problem))
+        except OrderRefused as problem:
+            audit.warning("order_refused", why=str(problem))
             return _error(404 if problem.is_unknown else 409, str(problem))
-        return _json(switch_document(switch) | {"not_saved": await self._view.orders_saved()})
+        return _json(document | {"not_saved": await self._view.orders_saved()})
 
     def _refuse_strangers(self, request: web.Request) -> None:
         """Raises BadSwitch."""

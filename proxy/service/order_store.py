@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from proxy.admission.classes import ClassState
-from proxy.service.switchboard import Switch
+from proxy.service.config.settable import Number
+from proxy.service.switchboard import Override, Switch
 
 _VERSION: Final = 1
+Entry = TypeVar("Entry", Switch, Override)
 
 
 class OrdersUnreadable(Exception):  # noqa: N818 - says what is
@@ -27,12 +29,17 @@ class StoredOrders:
     """What was in force, and a sentence for each entry that could not be read."""
 
     switches: tuple[Switch, ...] = ()
+    overrides: tuple[Override, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-def write_orders(path: Path, switches: Iterable[Switch]) -> None:
+def write_orders(path: Path, switches: Iterable[Switch], overrides: Iterable[Override] = ()) -> None:
     """Replace the file as one step; it is on the disk when this returns. Blocks. Raises OSError."""
-    document = {"version": _VERSION, "switches": [asdict(one) for one in switches]}
+    document = {
+        "version": _VERSION,
+        "switches": [asdict(one) for one in switches],
+        "overrides": [asdict(one) for one in overrides],
+    }
     with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
         try:
             json.dump(document, new, indent=1)
@@ -68,7 +75,9 @@ def read_orders(path: Path) -> StoredOrders:
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         raise OrdersUnreadable(f"{path} is not a file of orders, version {_VERSION}")
     problems: list[str] = []
-    return StoredOrders(tuple(_entries(document, "switches", _switch, problems)), tuple(problems))
+    switches = tuple(_entries(document, "switches", _switch, problems))
+    overrides = tuple(_entries(document, "overrides", _override, problems))
+    return StoredOrders(switches, overrides, tuple(problems))
 
 
 def put_aside(path: Path) -> Path:
@@ -77,8 +86,8 @@ def put_aside(path: Path) -> Path:
 
 
 def _entries(
-    document: dict[str, Any], key: str, read: Callable[[dict[str, Any]], Switch], problems: list[str]
-) -> Iterable[Switch]:
+    document: dict[str, Any], key: str, read: Callable[[dict[str, Any]], Entry], problems: list[str]
+) -> Iterable[Entry]:
     entries = document.get(key, [])
     for entry in entries if isinstance(entries, list) else []:
         try:
@@ -88,13 +97,17 @@ def _entries(
 
 
 def _switch(entry: dict[str, Any]) -> Switch:
-    until = entry["until"]
-    return Switch(
-        str(entry["class_name"]),
-        ClassState(entry["state"]),
-        str(entry["by"]),
-        str(entry["reason"]),
-        float(entry["at"]),
-        None if until is None else float(until),
-        str(entry.get("source", "")),
-    )
+    return Switch(str(entry["class_name"]), ClassState(entry["state"]), *_circumstances(entry))
+
+
+def _override(entry: dict[str, Any]) -> Override:
+    value: Number = entry["value"]
+    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
+        raise TypeError(f"{value!r} is no number")
+    return Override(str(entry["key"]), value, *_circumstances(entry))
+
+
+def _circumstances(entry: dict[str, Any]) -> tuple[str, str, float, float | None, str]:
+    """Who, why, when, until when, from where."""
+    until = None if entry["until"] is None else float(entry["until"])
+    return str(entry["by"]), str(entry["reason"]), float(entry["at"]), until, str(entry.get("source", ""))

@@ -23,7 +23,7 @@ from proxy.service.server_facts import ServerUnreachable
 from proxy.service.steering import Steering, SteeringFiles
 from proxy.service.switchboard import Switch
 from proxy.service.traffic.watch import TrafficWatch
-from proxy.service.wiring import session_settings, upstream_settings_of
+from proxy.service.wiring import numbers_of, session_settings, upstream_settings_of
 from proxy.session import clock, refusals
 from proxy.session.frontdesk import Frontdesk
 from proxy.session.listener import Listener
@@ -49,6 +49,7 @@ class Process:
         loop = asyncio.get_running_loop()
         self.config = config
         self.config_hash = config_hash(config)
+        self.in_force = config  # with what orders and windows of time change
         self.measures = Measures()
         self.tasks = TaskGroup(loop, self.measures)
         self.desk = Frontdesk(session_settings(config), self.measures, self.tasks, loop)
@@ -119,7 +120,8 @@ class Process:
         for upstream in self.upstreams:
             changes += _changes(upstream.controller.settings, upstream.budget_of(in_force))
         self.config, self.config_hash = config, config_hash(config)
-        self.desk.adopt(settings)
+        self.in_force = in_force
+        self.desk.adopt(numbers_of(in_force, settings))
         for upstream in self.upstreams:
             upstream.adopt(in_force, upstream_settings)
         self.traffic.adopt(config.traffic.keep, config.traffic.file)
@@ -134,13 +136,20 @@ class Process:
     # -- switches -----------------------------------------------------------------------------------------------------
 
     def set_state(self, class_name: str, state: ClassState, *, by: str, reason: str) -> Switch:
-        """An order from inside. Raises SwitchRefused."""
+        """An order from inside. Raises OrderRefused."""
         return self.steering.switch(class_name, state, by=by, reason=reason)
 
     def adopt_numbers(self, config: Config) -> None:
         """Numbers that orders or windows of time have changed; asked for by `steering`."""
+        self.in_force = config
+        self.desk.settings = numbers_of(config, self.desk.settings)
         for upstream in self.upstreams:
             upstream.adopt_numbers(config)
+
+    def check(self, config: Config) -> list[Finding]:
+        """What the start-up check says, with what the server has told."""
+        found = [finding for upstream in self.upstreams for finding in findings(config, upstream.watch.facts)]
+        return list(dict.fromkeys(found))
 
     def state_of(self, class_name: str) -> ClassState:
         return self.upstream_with(class_name).controller.state_of(class_name)
@@ -158,7 +167,7 @@ class Process:
             return
         self.draining = True
         await self.listener.stop()
-        await self.desk.drain(self.config.shutdown.drain_timeout)
+        await self.desk.drain(self.in_force.shutdown.drain_timeout)
         for upstream in self.upstreams:
             upstream.refuse_all_waiting()
         for client in list(self.desk.clients):

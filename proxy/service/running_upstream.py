@@ -109,6 +109,7 @@ class RunningUpstream:
     def adopt_numbers(self, config: Config) -> None:
         """Of this configuration only the numbers are new: orders or windows of time have changed them."""
         self._config = config
+        self.registry.adopt(pool_settings(config))
         self._adopt_budget(self.budget_of(config))
 
     # -- the end ------------------------------------------------------------------------------------------------------

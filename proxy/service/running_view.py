@@ -17,6 +17,7 @@ from proxy.service.view import (
     SHOWN_IDENTITIES,
     ClientKey,
     ClientState,
+    OverrideNow,
     PinKey,
     PreparedStatements,
     RefusedIdentity,
@@ -164,6 +165,17 @@ class RunningView:
         self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str
     ) -> Switch:
         return self._process.steering.switch(class_name, state, by=by, reason=reason, seconds=seconds, source=source)
+
+    def overrides(self) -> Sequence[OverrideNow]:
+        return self._process.steering.overrides()
+
+    def order_set(
+        self, settings: Mapping[str, object], *, by: str, reason: str, seconds: float | None, source: str
+    ) -> tuple[Sequence[OverrideNow], Sequence[str]]:
+        return self._process.steering.set(settings, by=by, reason=reason, seconds=seconds, source=source)
+
+    def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
+        return self._process.steering.unset(keys, by=by, reason=reason, source=source)
 
     async def orders_saved(self) -> str | None:
         return await self._process.steering.saved()

@@ -17,6 +17,7 @@ from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    OverrideNow,
     PinKey,
     ProcessView,
     RefusedIdentity,
@@ -61,6 +62,7 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
         "prepared_statements": asdict(view.prepared_statements()),
         "classes": [_class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
+        "overrides": [override_document(one) for one in view.overrides()],
         "unmatched": _unmatched(view),
         "late_answers": dict(view.late_answers()),
         "refused_identities": [_refused_identity(one) for one in view.refused_identities()],
@@ -88,6 +90,20 @@ def switch_document(switch: Switch) -> Document:
         "at": switch.at,
         "until": switch.until,
         "source": switch.source,
+    }
+
+
+def override_document(one: OverrideNow) -> Document:
+    order = one.order
+    return {
+        "key": order.key,
+        "value": one.value,
+        "configured": one.configured,
+        "by": order.by,
+        "reason": order.reason,
+        "at": order.at,
+        "until": order.until,
+        "source": order.source,
     }
 
 

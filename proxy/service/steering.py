@@ -6,7 +6,7 @@ Does not know: what a paused class is (the admission core does), HTTP, commands.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -17,11 +17,14 @@ from proxy.admission.classes import ClassState
 from proxy.service.audit import Audit, shown_time
 from proxy.service.budget import windows, with_limits
 from proxy.service.config.model import Config
+from proxy.service.config.settable import Number, settable, shown, value_at, with_values
+from proxy.service.findings import Finding
 from proxy.service.flag_files import LOOK_EVERY_SECONDS, FlagDirectory, FlagFile
 from proxy.service.order_store import OrdersUnreadable, put_aside, read_orders, write_orders
+from proxy.service.overrides import check_values, read_all, those_that_hold
 from proxy.service.schedule import Effect, Window, effect_at, next_change, next_change_of_state
-from proxy.service.switchboard import STATES, Switch, Switchboard, SwitchRefused
-from proxy.service.view import ScheduleNow
+from proxy.service.switchboard import STATES, Order, OrderRefused, Override, Switch, Switchboard
+from proxy.service.view import OverrideNow, ScheduleNow
 from proxy.session.tasks import TaskGroup
 
 log = structlog.get_logger("pgheadroom")
@@ -38,6 +41,9 @@ class Steered(Protocol):
 
     def adopt_numbers(self, config: Config) -> None:
         """These numbers are in force from now on."""
+
+    def check(self, config: Config) -> list[Finding]:
+        """What the start-up check says about a configuration."""
 
     def state_of(self, class_name: str) -> ClassState: ...
 
@@ -73,7 +79,7 @@ class Steering:
         self._strangers: frozenset[Path] = frozenset()
         self._windows: dict[str, tuple[Window, ...]] = {}
         self.effects: dict[str, Effect] = {}  # of the windows of time, for every class
-        self._limits: dict[str, int] = {}
+        self._applied: tuple[dict[str, Number], dict[str, int]] = ({}, {})
         self._tasks = tasks
         self._loop = loop
         self._now = wall_clock
@@ -117,6 +123,11 @@ class Steering:
             else:
                 self.board.give(switch)
                 log.warning("switch_restored", **_facts(switch))
+        self._restore_overrides([one for one in stored.overrides if one.until is None or one.until > now])
+
+    def _restore_overrides(self, overrides: list[Override]) -> None:
+        for override in self._keep_what_holds(overrides).values():
+            log.warning("override_restored", **_override_facts(override))
 
     @staticmethod
     def _put_aside(path: Path, problem: OrdersUnreadable) -> None:
@@ -139,15 +150,13 @@ class Steering:
         seconds: float | None = None,
         source: str = "",
     ) -> Switch:
-        """Carry out an order; it is in force when this returns. Raises SwitchRefused, and then nothing has changed."""
+        """Carry out an order; it is in force when this returns. Raises OrderRefused, and then nothing has changed."""
         names = self._steered.config.classes
         if class_name not in names:
-            raise SwitchRefused(
-                f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True
-            )
+            raise OrderRefused(f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True)
         flag = self.board.flags.get(class_name)
         if flag is not None:
-            raise SwitchRefused(f'class "{class_name}" is {flag.state} by a file; remove {flag.source}')
+            raise OrderRefused(f'class "{class_name}" is {flag.state} by a file; remove {flag.source}')
         now = self._now()
         until = self._end_of_window(class_name, state, now) if seconds is None else now + seconds
         switch = Switch(class_name, state, by, reason, now, until, source)
@@ -166,14 +175,70 @@ class Steering:
                 self._steered.apply_state(class_name, state or ClassState.RUNNING)
         self._set_timer()
 
+    def set(
+        self, written: Mapping[str, object], *, by: str, reason: str, seconds: float | None = None, source: str = ""
+    ) -> tuple[list[OverrideNow], list[str]]:
+        """Set numbers beside the file, all or none. Returns them, and the warnings that they cause.
+
+        Raises OrderRefused, with the sentences of a reload, and then nothing has changed.
+        """
+        config, now = self._steered.config, self._now()
+        values = read_all(config, written)
+        warnings = check_values(config, self.board.values() | values, self._steered.check)
+        until = None if seconds is None else now + seconds
+        orders = [Override(key, value, by, reason, now, until, source) for key, value in values.items()]
+        for order in orders:
+            before = value_at(self.in_force(config), settable(config)[order.key])
+            self.audit.note("set", at=now, before=before, **_override_facts(order))
+        self.board.overrides |= {order.key: order for order in orders}
+        self._changed()
+        return [self._now_of(order) for order in orders], warnings
+
+    def unset(self, keys: Collection[str], *, by: str, reason: str, source: str = "") -> list[OverrideNow]:
+        """What the schedule and the file say holds again for these keys. Raises OrderRefused."""
+        for key in keys:
+            if key not in self.board.overrides:
+                known = ", ".join(self.board.overrides) or "nothing is set"
+                raise OrderRefused(f'"{key}" is not set beside the file; set are: {known}', is_unknown=True)
+        left = {key: one.value for key, one in self.board.overrides.items() if key not in keys}
+        check_values(self._steered.config, left, self._steered.check)
+        over = [self.board.overrides.pop(key) for key in keys]
+        for one in over:
+            facts = {"key": one.key, "by": by, "reason": reason, "source": source}
+            self.audit.note("unset", at=self._now(), was=one.value, was_set_by=one.by, **facts)
+        self._changed()
+        return [self._now_of(one) for one in over]
+
+    def overrides(self) -> list[OverrideNow]:
+        """What is set beside the file, the oldest first."""
+        return [self._now_of(one) for one in self.board.overrides.values()]
+
+    def _now_of(self, override: Override) -> OverrideNow:
+        config = self._steered.config
+        effects = _limits(self.effects, {})
+        configured = value_at(with_limits(config, effects), settable(config)[override.key])
+        return OverrideNow(
+            override, shown(config, override.key, override.value), shown(config, override.key, configured)
+        )
+
+    def _keep_what_holds(self, overrides: Collection[Override]) -> dict[str, Override]:
+        """Other numbers are in the file, or some that were set are over: the rest still has to hold."""
+        kept, dropped = those_that_hold(self._steered.config, overrides, self._steered.check)
+        for override, why in dropped:
+            self.audit.note("set_ended", at=self._now(), why=why, **_override_facts(override))
+        self.board.overrides = kept
+        return kept
+
     def classes_changed(self) -> None:
         """Other classes are configured: orders for those that left are over."""
         left = self.board.keep_classes(self._steered.config.classes, {})
         for switch in left:
             self._note_end(switch, why="the class left the configuration")
+        before = self.board.overrides
+        kept = self._keep_what_holds(before.values())
         self._read_schedules()
         self.settle()
-        if left:
+        if left or kept != before:
             self._save()
 
     def _changed(self) -> None:
@@ -183,7 +248,11 @@ class Steering:
     def _note(self, switch: Switch) -> None:
         self.audit.note("switch", at=switch.at, order=_ORDER_OF[switch.state], **_facts(switch))
 
-    def _note_end(self, switch: Switch, *, why: str) -> None:
+    def _note_end(self, order: Order, *, why: str) -> None:
+        if isinstance(order, Override):
+            self.audit.note("set_ended", at=self._now(), why=why, **_override_facts(order))
+            return
+        switch = order
         facts = {"class_name": switch.class_name, "was": switch.state.value, "by": switch.by, "reason": switch.reason}
         self.audit.note("switch_ended", at=self._now(), why=why, **facts)
 
@@ -195,10 +264,10 @@ class Steering:
         self.effects = {name: effect for name, effect in self.effects.items() if name in classes}
 
     def in_force(self, config: Config) -> Config:
-        """The configuration with what its windows of time change now."""
-        at = self._now()
+        """The configuration with what its windows of time change now, and what is set beside both."""
+        at, values = self._now(), self.board.values()
         effects = {name: effect_at(windows(one), at) for name, one in config.classes.items()}
-        return with_limits(config, _limits(effects))
+        return with_limits(with_values(config, values), _limits(effects, values))
 
     def schedule(self, class_name: str) -> ScheduleNow | None:
         """What the windows of the class change now and next; None where it has none."""
@@ -220,10 +289,11 @@ class Steering:
         for name, effect in self.effects.items():
             if not effect.is_same(before.get(name, Effect())):
                 self._note_window(name, effect, at)
-        limits = _limits(self.effects)
-        if limits != self._limits:
-            self._limits = limits
-            self._steered.adopt_numbers(with_limits(self._steered.config, limits))
+        values = self.board.values()
+        applied = values, _limits(self.effects, values)
+        if applied != self._applied:
+            self._applied = applied
+            self._steered.adopt_numbers(self.in_force(self._steered.config))
 
     def _note_window(self, class_name: str, effect: Effect, at: float) -> None:
         """A window is nobody's order, and changes as much as one."""
@@ -259,8 +329,10 @@ class Steering:
 
     def _look_at_the_time(self) -> None:
         over = self.board.expire(self._now())
-        for switch in over:
-            self._note_end(switch, why="its time is over")
+        for order in over:
+            self._note_end(order, why="its time is over")
+        if any(isinstance(order, Override) for order in over):
+            self._keep_what_holds(self.board.overrides.values())
         self.settle()
         if over:
             self._save()
@@ -305,7 +377,8 @@ class Steering:
         try:
             while self._is_unsaved:
                 self._is_unsaved = False
-                await asyncio.to_thread(write_orders, self._state_file, list(self.board.switches.values()))
+                orders = list(self.board.switches.values()), list(self.board.overrides.values())
+                await asyncio.to_thread(write_orders, self._state_file, *orders)
                 self.save_problem = None
         except OSError as problem:
             self.save_problem = f"{self._state_file} cannot be written: {problem.strerror}"
@@ -320,8 +393,13 @@ class Steering:
         return self.save_problem
 
 
-def _limits(effects: Mapping[str, Effect]) -> dict[str, int]:
-    return {name: effect.limit for name, effect in effects.items() if effect.limit is not None}
+def _limits(effects: Mapping[str, Effect], values: Mapping[str, Number]) -> dict[str, int]:
+    """What windows of time say of limits, but for those that somebody has set."""
+    return {
+        name: effect.limit
+        for name, effect in effects.items()
+        if effect.limit is not None and f"classes.{name}.limit" not in values
+    }
 
 
 def _flag(file: FlagFile) -> Switch:
@@ -337,4 +415,15 @@ def _facts(switch: Switch) -> dict[str, object]:
         "reason": switch.reason,
         "until": shown_time(switch.until),
         "source": switch.source,
+    }
+
+
+def _override_facts(override: Override) -> dict[str, object]:
+    return {
+        "key": override.key,
+        "value": override.value,
+        "by": override.by,
+        "reason": override.reason,
+        "until": shown_time(override.until),
+        "source": override.source,
     }

@@ -1,6 +1,6 @@
 """Which orders are in force for the classes, who gave them, and when they end.
 
-Owns: the switches of commands and those of flag files, and which of the two counts.
+Owns: the switches of commands and those of flag files, which of the two counts, and the numbers that were set.
 Does not know: clocks (`at` is an argument, in Unix seconds), files, the admission core, how an order arrived.
 
 A flag file counts before a switch, whenever that was given: what can be seen in the directory is what is in force.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.admission.classes import ClassState
+from proxy.service.config.settable import Number
 
 # What people order, and what becomes of the class.
 STATES: Final = {
@@ -21,7 +22,7 @@ STATES: Final = {
 }
 
 
-class SwitchRefused(Exception):  # noqa: N818 - says what happened to the order
+class OrderRefused(Exception):  # noqa: N818 - says what happened to the order
     """An order that cannot be carried out; the text is one sentence for the person who gave it."""
 
     def __init__(self, sentence: str, *, is_unknown: bool = False) -> None:
@@ -42,12 +43,29 @@ class Switch:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A number that an operator has set, instead of what schedule and file say."""
+
+    key: str
+    value: Number
+    by: str
+    reason: str
+    at: float
+    until: float | None = None
+    source: str = ""
+
+
+Order = Switch | Override
+
+
 class Switchboard:
     """The orders in force. `last` is the last order of each class, in force or not: people ask who resumed it."""
 
     def __init__(self) -> None:
         self.switches: dict[str, Switch] = {}
         self.flags: Mapping[str, Switch] = {}
+        self.overrides: dict[str, Override] = {}
         self.last: dict[str, Switch] = {}
 
     def in_force(self, class_name: str) -> Switch | None:
@@ -74,25 +92,44 @@ class Switchboard:
         self.last |= {change.class_name: change for change in changes}
         return changes
 
-    def expire(self, at: float) -> list[Switch]:
-        """Take away the switches that are over at `at`, and return them."""
-        over = [switch for switch in self.switches.values() if switch.until is not None and switch.until <= at]
-        for switch in over:
-            del self.switches[switch.class_name]
+    def expire(self, at: float) -> list[Order]:
+        """Take away the orders that are over at `at`, and return them."""
+        over = [order for order in self._orders() if order.until is not None and order.until <= at]
+        self.switches = {name: one for name, one in self.switches.items() if one not in over}
+        self.overrides = {key: one for key, one in self.overrides.items() if one not in over}
         return over
 
     def next_end(self) -> float | None:
-        """When the next switch ends by itself."""
-        return min((switch.until for switch in self.switches.values() if switch.until is not None), default=None)
+        """When the next order ends by itself."""
+        return min((order.until for order in self._orders() if order.until is not None), default=None)
+
+    def _orders(self) -> list[Order]:
+        return [*self.switches.values(), *self.overrides.values()]
+
+    def values(self) -> dict[str, Number]:
+        """What is set, by key."""
+        return {key: one.value for key, one in self.overrides.items()}
 
     def keep_classes(self, names: Container[str], renamed: Mapping[str, str]) -> list[Switch]:
-        """Other classes are configured: orders follow a class to its new name. Returns those of classes that left."""
+        """Other classes are configured: orders follow a class to its new name. Returns those of classes that left.
+
+        What is set for a class that left is taken away by whoever looks whether it still holds.
+        """
+        self.overrides = {one.key: one for one in (_moved(one, renamed) for one in self.overrides.values())}
         moved = [replace(one, class_name=renamed.get(one.class_name, one.class_name)) for one in self.switches.values()]
         self.switches = {one.class_name: one for one in moved if one.class_name in names}
         for old, new in renamed.items():
             if old in self.last:
                 self.last[new] = replace(self.last.pop(old), class_name=new)
         return [one for one in moved if one.class_name not in names]
+
+
+def _moved(override: Override, renamed: Mapping[str, str]) -> Override:
+    section, dot, rest = override.key.partition(".")
+    class_name, _, setting = rest.partition(".")
+    if section != "classes" or class_name not in renamed:
+        return override
+    return replace(override, key=f"{section}{dot}{renamed[class_name]}.{setting}")
 
 
 def _is_same(before: Switch | None, now: Switch) -> bool:

@@ -18,7 +18,7 @@ from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.config.model import Config
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
-from proxy.service.switchboard import Switch
+from proxy.service.switchboard import Override, Switch
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import OTHER, Measures
 
@@ -110,6 +110,15 @@ class ScheduleNow:
     then: Effect
 
 
+@dataclass(frozen=True, slots=True)
+class OverrideNow:
+    """A number that was set beside the file, and what schedule and file say instead; values as they are written."""
+
+    order: Override
+    value: str
+    configured: str
+
+
 class ProcessView(Protocol):
     """The running process, as far as people and Prometheus may see it."""
 
@@ -183,7 +192,18 @@ class ProcessView(Protocol):
     def order_switch(
         self, class_name: str, state: ClassState, *, by: str, reason: str, seconds: float | None, source: str
     ) -> Switch:
-        """Pause, drain, reject or resume a class, for `seconds` or until the next order. Raises SwitchRefused."""
+        """Pause, drain, reject or resume a class, for `seconds` or until the next order. Raises OrderRefused."""
+
+    def overrides(self) -> Sequence[OverrideNow]:
+        """What is set beside the file."""
+
+    def order_set(
+        self, settings: Mapping[str, object], *, by: str, reason: str, seconds: float | None, source: str
+    ) -> tuple[Sequence[OverrideNow], Sequence[str]]:
+        """Set numbers beside the file, all or none; returns warnings with them. Raises OrderRefused."""
+
+    def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
+        """What schedule and file say holds again; returns what was set. Raises OrderRefused."""
 
     async def orders_saved(self) -> str | None:
         """Wait until what was ordered would survive a restart. Returns a sentence where it would not."""

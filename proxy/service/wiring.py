@@ -4,6 +4,8 @@ Owns: this translation, reading the users file on the way.
 Does not know: the running process, what the server says about itself.
 """
 
+from dataclasses import replace
+
 from proxy.admission.lateness import LatenessSettings
 from proxy.service.config.model import Config, Rule
 from proxy.service.config.upstream_url import UpstreamUrl
@@ -35,16 +37,36 @@ def session_settings(config: Config) -> SessionSettings:
     return SessionSettings(
         listen=listen_settings(config),
         auth=auth_settings(config),
-        limits=LimitSettings(
-            max_message_bytes=config.limits.max_message_bytes,
-            max_startup_bytes=config.limits.max_startup_bytes,
-            max_inspected_bytes=config.limits.max_inspected_bytes,
-            max_waiting_bytes=config.limits.max_waiting_bytes,
-            max_statement_bytes=config.limits.max_statement_bytes,
-            max_notification_bytes=config.limits.max_notification_bytes,
-        ),
+        limits=limit_settings(config),
         classes=class_behaviours(config),
         refusals=refusal_settings(config),
+    )
+
+
+def numbers_of(config: Config, settings: SessionSettings) -> SessionSettings:
+    """The settings with the numbers of `config`: what changes beside the file, without reading any other file."""
+    listen = config.listen
+    return replace(
+        settings,
+        listen=replace(
+            settings.listen,
+            login_timeout_seconds=listen.login_timeout,
+            max_client_connections=listen.max_client_connections,
+        ),
+        limits=limit_settings(config),
+        classes=class_behaviours(config),
+    )
+
+
+def limit_settings(config: Config) -> LimitSettings:
+    limits = config.limits
+    return LimitSettings(
+        max_message_bytes=limits.max_message_bytes,
+        max_startup_bytes=limits.max_startup_bytes,
+        max_inspected_bytes=limits.max_inspected_bytes,
+        max_waiting_bytes=limits.max_waiting_bytes,
+        max_statement_bytes=limits.max_statement_bytes,
+        max_notification_bytes=limits.max_notification_bytes,
     )
 
 

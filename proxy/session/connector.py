@@ -47,6 +47,11 @@ class Connector:
         """Renewed certificates, from a reload: new dials use them."""
         self.upstream = self._dialler.upstream = replace(self.upstream, tls=tls)
 
+    def adopt_pool(self, pool: PoolSettings) -> None:
+        """Other pauses and another number of dials at once; those under way go on."""
+        self.settings = pool
+        self.turns.change_count(pool.max_dials)
+
     # -- up and down ------------------------------------------------------------------------------------------------
 
     def went_down(self, error: ErrorFields) -> None:

@@ -91,6 +91,7 @@ class Registry:
     def adopt(self, settings: PoolSettings) -> None:
         """New ages and bounds, from a reload."""
         self.settings = settings
+        self.connector.adopt_pool(settings)
         for pool in self.pools.values():
             pool.check_after_seconds = settings.check_after_seconds
             pool.max_statements = settings.max_prepared_statements

@@ -72,7 +72,8 @@ class Turns:
     """At most `count` at once, like a semaphore, but a turn that becomes free goes to the most urgent who waits."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._count = count
+        self._free = count  # below 0 while more turns are taken than there are now
         self._waiting: list[tuple[Callable[[], float], asyncio.Future[None]]] = []
 
     @asynccontextmanager
@@ -84,8 +85,16 @@ class Turns:
         finally:
             self._give_back()
 
+    def change_count(self, count: int) -> None:
+        """More turns are given to those who wait at once; fewer take none away."""
+        more, self._count = count - self._count, count
+        self._free += more
+        while self._waiting and self._free > 0:
+            self._free -= 1
+            self._call_next()
+
     async def _take(self, urgency: Callable[[], float]) -> None:
-        if self._free:
+        if self._free > 0:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -101,9 +110,12 @@ class Turns:
             raise
 
     def _give_back(self) -> None:
-        if not self._waiting:
+        if not self._waiting or self._free < 0:
             self._free += 1
-            return
+        else:
+            self._call_next()
+
+    def _call_next(self) -> None:
         entry = min(self._waiting, key=lambda waiting: waiting[0]())
         self._waiting.remove(entry)
         entry[1].set_result(None)

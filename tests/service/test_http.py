@@ -276,7 +276,7 @@ async def test_another_machine_may_look_and_not_switch(remote_client, view):
     assert answer.status == 403
     assert "switches_from" in (await answer.json())["error"]
     assert state_of(view, "bulk") is ClassState.RUNNING
-    assert [line["event"] for line in lines] == ["switch_refused"]
+    assert [line["event"] for line in lines] == ["order_refused"]
     assert (await (await remote_client.get("/status")).json())["switches_allowed"] is False
 
 
@@ -285,6 +285,48 @@ async def test_another_machine_may_switch_where_the_configuration_says_so(view, 
     settings = HttpSettings(switches_from=SwitchesFrom.ANYWHERE)
     async with TestClient(TestServer(build_application(view, settings))) as client:
         assert (await client.post("/classes/bulk/pause", data=ORDER, headers=JSON)).status == 200
+
+
+# Numbers beside the file.
+
+
+async def post(client, path, **body):
+    answer = await client.post(path, json={"by": "anna"} | body)
+    return answer.status, await answer.json()
+
+
+async def test_numbers_are_set_shown_and_taken_away(client, view):
+    status, document = await post(client, "/set", settings={"classes.bulk.limit": 20}, **{"for": "10m"})
+
+    assert (status, document["overrides"][0]["value"], document["warnings"]) == (200, "20", [])
+    shown = (await (await client.get("/status")).json())["overrides"]
+    assert [(one["key"], one["value"], one["configured"], one["by"]) for one in shown] == [
+        ("classes.bulk.limit", "20", "30", "anna")
+    ]
+    status, document = await post(client, "/unset", keys=["classes.bulk.limit"])
+    assert (status, document["overrides"][0]["configured"], view.set) == (200, "30", {})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/set", {}, "settings must be an object"),
+        ("/set", {"settings": ["classes.bulk.limit=20"]}, "settings must be an object"),
+        ("/set", {"settings": {}, "keys": []}, "by and reason, perhaps for, settings"),
+        ("/unset", {"keys": "classes.bulk.limit"}, "keys must be a list"),
+        ("/unset", {"keys": []}, "keys must be a list"),
+    ],
+)
+async def test_a_set_that_cannot_be_read_is_refused_in_words(client, path, body, words):
+    status, document = await post(client, path, **body)
+
+    assert status == 400
+    assert words in document["error"]
+
+
+async def test_numbers_need_the_token_as_well(guarded_client, view):
+    assert (await post(guarded_client, "/set", settings={"classes.bulk.limit": 20}))[0] == 401
+    assert view.set == {}
 
 
 # Errors, the page, the server.

@@ -19,10 +19,14 @@ OFFICE = {"days": ["mon-fri"], "from": "9:00", "to": "18:00"}
 
 @pytest.fixture
 def before_nine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    def put(seconds: float) -> None:
-        offset = MONDAY_AT_9 - seconds - time.time()
-        monkeypatch.setattr("proxy.service.process.wall_clock", lambda: time.time() + offset)
+    """Puts the clock of orders and schedules so many seconds before Monday at nine; it goes on from there."""
+    offset = 0.0
 
+    def put(seconds: float) -> None:
+        nonlocal offset
+        offset = MONDAY_AT_9 - seconds - time.time()
+
+    monkeypatch.setattr("proxy.service.process.wall_clock", lambda: time.time() + offset)
     return put
 
 
@@ -37,12 +41,15 @@ def state(proxy: Running) -> ClassState:
 async def test_a_window_pauses_the_class_when_it_begins_and_one_that_is_in_force_from_the_start(
     run_proxy: RunProxy, before_nine: Callable[[float], None]
 ) -> None:
-    before_nine(0.3)
+    before_nine(3600.0)
     proxy = await run_proxy(classes=bulk(state="paused", reason="customers"))
     assert state(proxy) is ClassState.RUNNING
     client = await proxy.connect()
     assert await client.value("select 1") == "1"
     with capture_logs() as lines:
+        before_nine(0.2)
+        proxy.process.steering.settle()
+        assert state(proxy) is ClassState.RUNNING
         await eventually(lambda: state(proxy) is ClassState.PAUSED)
     (line,) = [line for line in lines if line["event"] == "schedule"]
     assert (line["class_name"], line["state"], line["reason"]) == ("all", "paused", "customers")
@@ -58,13 +65,16 @@ async def test_a_window_pauses_the_class_when_it_begins_and_one_that_is_in_force
 async def test_a_window_changes_the_limit_and_its_end_changes_it_back(
     run_proxy: RunProxy, before_nine: Callable[[float], None]
 ) -> None:
-    before_nine(-9 * 3600 + 0.3)
+    before_nine(-3600.0)
     proxy = await run_proxy(classes=bulk(limit=2))
     assert proxy.controller.snapshot(0.0).of_class("all").limit == 2
     clients = [await proxy.connect() for _ in range(3)]
     await clients[0].query("begin")
     await clients[1].query("begin")
     await clients[2].send(query("select 'at six'"))
+    await eventually(lambda: proxy.waiting() == 1)
+    before_nine(-9 * 3600 + 0.2)
+    proxy.process.steering.settle()
     assert (await clients[2].answer()).value == "at six"
     assert proxy.controller.snapshot(0.0).of_class("all").limit == 4
     for client in clients[:2]:

@@ -11,11 +11,12 @@ from proxy.admission.snapshot import Snapshot
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.model import Config
 from proxy.service.server_facts import ServerFacts
-from proxy.service.switchboard import Switch, SwitchRefused
+from proxy.service.switchboard import OrderRefused, Override, Switch
 from proxy.service.traffic.record import TrafficRecord
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    OverrideNow,
     PinKey,
     PreparedStatements,
     RefusedIdentity,
@@ -80,6 +81,8 @@ class FakeView:
         self.reasons: dict[str, str] = {}
         self.switches: dict[str, Switch] = {}
         self.schedules: dict[str, ScheduleNow] = {}
+        self.set: dict[str, OverrideNow] = {}
+        self.warnings: list[str] = []
         self.not_saved: str | None = None
         self.record = TrafficRecord(keep_hours=168)
         self._next_client = 1
@@ -180,14 +183,37 @@ class FakeView:
     ) -> Switch:
         names = [one.name for one in self.snapshot().classes]
         if class_name not in names:
-            raise SwitchRefused(
-                f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True
-            )
+            raise OrderRefused(f'there is no class "{class_name}"; the classes are {", ".join(names)}', is_unknown=True)
         self.controller.set_state(class_name, state, self.now)
         at = STARTED + self.now
         switch = Switch(class_name, state, by, reason, at, None if seconds is None else at + seconds, source)
         self.switches[class_name] = switch
         return switch
+
+    def overrides(self) -> Sequence[OverrideNow]:
+        return list(self.set.values())
+
+    def order_set(
+        self,
+        settings: Mapping[str, object],
+        *,
+        by: str,
+        reason: str = "",
+        seconds: float | None = None,
+        source: str = "",
+    ) -> tuple[Sequence[OverrideNow], Sequence[str]]:
+        if any("limti" in key for key in settings):
+            raise OrderRefused('there is no setting "limti"', is_unknown=True)
+        until = None if seconds is None else STARTED + seconds
+        new = {
+            key: OverrideNow(Override(key, str(value), by, reason, STARTED, until, source), str(value), "30")
+            for key, value in settings.items()
+        }
+        self.set |= new
+        return list(new.values()), self.warnings
+
+    def order_unset(self, keys: Sequence[str], *, by: str, reason: str = "", source: str = "") -> Sequence[OverrideNow]:
+        return [self.set.pop(key) for key in keys]
 
     async def orders_saved(self) -> str | None:
         return self.not_saved

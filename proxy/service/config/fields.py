@@ -20,7 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from proxy.service.config.errors import suggestion
-from proxy.service.config.units import read_bytes, read_seconds
+from proxy.service.config.units import read_bytes, read_seconds, show_bytes, show_seconds, show_time_of_day
 from proxy.service.config.upstream_url import UpstreamUrlError, parse_upstream_url
 from proxy.wire.passwords import StoredPassword
 
@@ -44,6 +44,7 @@ class Setting:
     schema: JsonSchemaValue
     read: Callable[[object, Path], object]
     optional: bool = False
+    show: Callable[[Any], str] = str  # as it could be written; `Any` because `read` made it
 
     # `Any` because pydantic calls this with whatever type stands in front of the metadata.
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -60,6 +61,11 @@ class Setting:
         if read is None:
             raise PydanticCustomError(NOT_ALLOWED, "allowed: {allowed}", {"allowed": self.allowed})
         return read
+
+
+def shown_number(value: float) -> str:
+    """40 and 2.5, never 40.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def unwrapped(value: object) -> object:
@@ -122,7 +128,7 @@ def positive_number(*, or_zero: bool = False) -> Setting:
 
     allowed = "a number > 0, or 0" if or_zero else "a number > 0"
     bound = "minimum" if or_zero else "exclusiveMinimum"
-    return Setting(allowed, _with_reason({"type": "number", bound: 0}), read)
+    return Setting(allowed, _with_reason({"type": "number", bound: 0}), read, show=shown_number)
 
 
 def _as_number(value: object) -> float | None:
@@ -150,7 +156,10 @@ def seconds(minimum: float = 0.001) -> Setting:
         ]
     }
     return Setting(
-        f'a length of time, {least}, as "2s", "500ms", "10m" or a number of seconds', _with_reason(schema), read
+        f'a length of time, {least}, as "2s", "500ms", "10m" or a number of seconds',
+        _with_reason(schema),
+        read,
+        show=show_seconds,
     )
 
 
@@ -168,7 +177,8 @@ def byte_count(minimum: int, maximum: int) -> Setting:
             {"type": "integer", "minimum": minimum},
         ]
     }
-    return Setting(f'bytes from {minimum} to {maximum}, as "256KiB" or a whole number', _with_reason(schema), read)
+    allowed = f'bytes from {minimum} to {maximum}, as "256KiB" or a whole number'
+    return Setting(allowed, _with_reason(schema), read, show=show_bytes)
 
 
 def choice(*words: str) -> Setting:
@@ -230,7 +240,7 @@ def time_of_day() -> Setting:
         return minutes if minutes <= 24 * 60 else None
 
     schema: JsonSchemaValue = {"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}$"}
-    return Setting('a time of day, as "9:00", "18:30" or "24:00"', schema, read)
+    return Setting('a time of day, as "9:00", "18:30" or "24:00"', schema, read, show=show_time_of_day)
 
 
 @dataclass(frozen=True, slots=True)

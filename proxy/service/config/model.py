@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -36,6 +37,11 @@ ClassName = Annotated[str, fields.class_name()]
 OptionalClassName = Annotated[str | None, fields.class_name(optional=True)]
 
 AUTH_METHODS: Final = ("scram", "md5", "cleartext", "trust", "cert", "passthrough")
+
+# What a reload does with a setting: takes it over at once where nothing is said, else only for connections that begin
+# later, or not before the process starts again.
+NEW_CONNECTIONS: Final[JsonDict] = {"reload": "new connections"}
+RESTART: Final[JsonDict] = {"reload": "restart"}
 
 # What fairness inside a class goes by; "identity" is user, address and application_name together.
 FlowKey = Literal["identity", "user", "database", "application_name", "address"]
@@ -65,28 +71,43 @@ class ListenTls(Section):
     ] = Field(
         default="allow",
         description="disable, allow (where cert is given), require, or verify: require a client's certificate too",
+        json_schema_extra=NEW_CONNECTIONS,
     )
-    cert: OptionalFile = Field(default=None, description="certificate chain shown to clients, PEM")
-    key: OptionalFile = Field(default=None, description="its private key, PEM")
+    cert: OptionalFile = Field(
+        default=None, description="certificate chain shown to clients, PEM", json_schema_extra=NEW_CONNECTIONS
+    )
+    key: OptionalFile = Field(default=None, description="its private key, PEM", json_schema_extra=NEW_CONNECTIONS)
     client_ca: OptionalFile = Field(
-        default=None, description="CA that signs clients' certificates; those shown are verified in every mode"
+        default=None,
+        description="CA that signs clients' certificates; those shown are verified in every mode",
+        json_schema_extra=NEW_CONNECTIONS,
     )
 
 
 class Listen(Section):
-    host: OptionalText = Field(default="127.0.0.1", description="address to listen on; empty text for unix socket only")
-    port: Port = Field(default=6432, description="TCP port; 0 takes a free one")
-    unix_socket_dir: OptionalFile = Field(default=None, description="directory for a unix socket named after the port")
+    host: OptionalText = Field(
+        default="127.0.0.1",
+        description="address to listen on; empty text for unix socket only",
+        json_schema_extra=RESTART,
+    )
+    port: Port = Field(default=6432, description="TCP port; 0 takes a free one", json_schema_extra=RESTART)
+    unix_socket_dir: OptionalFile = Field(
+        default=None, description="directory for a unix socket named after the port", json_schema_extra=RESTART
+    )
     tls: ListenTls = Field(default_factory=ListenTls, description="TLS towards clients")
-    login_timeout: Seconds = Field(default=15.0, description="a client that has not logged in by then is closed")
-    max_client_connections: AtLeastOne = Field(default=10_000, description="client connections at once, of all classes")
+    login_timeout: Seconds = Field(
+        default=15.0, description="a client that has not logged in by then is closed", json_schema_extra=NEW_CONNECTIONS
+    )
+    max_client_connections: AtLeastOne = Field(
+        default=10_000, description="client connections at once, of all classes", json_schema_extra=NEW_CONNECTIONS
+    )
 
 
 class Http(Section):
     host: Annotated[str, fields.text("an address to listen on")] = Field(
-        default="127.0.0.1", description="address of metrics, health and the page"
+        default="127.0.0.1", description="address of metrics, health and the page", json_schema_extra=RESTART
     )
-    port: Port = Field(default=9432, description="TCP port; 0 takes a free one")
+    port: Port = Field(default=9432, description="TCP port; 0 takes a free one", json_schema_extra=RESTART)
     switches_from: Annotated[Literal["loopback", "anywhere"], fields.choice("loopback", "anywhere")] = Field(
         default="loopback", description="where orders are taken from: loopback (this machine), or anywhere"
     )
@@ -100,23 +121,35 @@ class Http(Section):
 
 class Switches(Section):
     dir: OptionalFile = Field(
-        default=None, description="directory where a file pause-CLASS, drain-CLASS or reject-CLASS is a switch"
+        default=None,
+        description="directory where a file pause-CLASS, drain-CLASS or reject-CLASS is a switch",
+        json_schema_extra=RESTART,
     )
     state_file: OptionalFile = Field(
-        default=None, description="file that keeps orders over a restart; empty: they end with the process"
+        default=None,
+        description="file that keeps orders over a restart; empty: they end with the process",
+        json_schema_extra=RESTART,
     )
     audit_file: OptionalFile = Field(
-        default=None, description="file to which every order is appended as a line of JSON, besides the log"
+        default=None,
+        description="file to which every order is appended as a line of JSON, besides the log",
+        json_schema_extra=RESTART,
     )
 
 
 class Upstream(Section):
-    url: Annotated[UpstreamUrl, fields.UrlSetting()] = Field(description="where PostgreSQL is, a libpq URI")
+    url: Annotated[UpstreamUrl, fields.UrlSetting()] = Field(
+        description="where PostgreSQL is, a libpq URI", json_schema_extra=RESTART
+    )
     server_name: OptionalText = Field(
-        default=None, description="name that the server's certificate has to hold, and SNI; empty: the host of the URL"
+        default=None,
+        description="name that the server's certificate has to hold, and SNI; empty: the host of the URL",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     check_hosts: Seconds = Field(
-        default=5.0, description="how often names are resolved again, and the server in use is asked what it is"
+        default=5.0,
+        description="how often names are resolved again, and the server in use is asked what it is",
+        json_schema_extra=RESTART,
     )
 
 
@@ -319,6 +352,7 @@ class PriorityClass(Section):
     parameters: Annotated[Mapping[str, str] | None, fields.session_parameters()] = Field(
         default=None,
         description="session parameters of its clients that do not set them, as idle_in_transaction_session_timeout",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
         default="identity",
@@ -407,13 +441,15 @@ class Canary(Section):
 
 class Limits(Section):
     max_message_bytes: Annotated[int, fields.byte_count(10_000, 1 << 30)] = Field(
-        default=1 << 30, description="longest message a client may send"
+        default=1 << 30, description="longest message a client may send", json_schema_extra=NEW_CONNECTIONS
     )
     max_startup_bytes: Annotated[int, fields.byte_count(1_000, 1 << 20)] = Field(
-        default=10_000, description="longest startup packet"
+        default=10_000, description="longest startup packet", json_schema_extra=NEW_CONNECTIONS
     )
     max_inspected_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
-        default=1 << 20, description="longest statement held whole to see what it does"
+        default=1 << 20,
+        description="longest statement held whole to see what it does",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     max_waiting_bytes: Annotated[int, fields.byte_count(1_000, 1 << 30)] = Field(
         default=256 << 10, description="what a waiting client may send ahead before it is read no further"
@@ -453,9 +489,13 @@ class Traffic(Section):
 class Log(Section):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], fields.choice("debug", "info", "warning", "error")
-    ] = Field(default="info", description="least severe lines that are written: debug, info, warning, error")
+    ] = Field(
+        default="info",
+        description="least severe lines that are written: debug, info, warning, error",
+        json_schema_extra=RESTART,
+    )
     format: Annotated[Literal["json", "text"], fields.choice("json", "text")] = Field(
-        default="json", description="json for collectors, text for people"
+        default="json", description="json for collectors, text for people", json_schema_extra=RESTART
     )
 
 

@@ -46,7 +46,8 @@ class ClassSettings:
 
     `queue_max` 0 refuses instead of queueing, `refuse_hopeless` refuses at once who would wait in vain. `pinned_limit`
     None means the class limit, `max_clients` and `max_clients_per_identity` None no limit.
-    `lend_memory_seconds` is the half-life with which unused demand is forgotten.
+    `lend_memory_seconds` is the half-life with which unused demand is forgotten, `slow_start_seconds` the time in which
+    it comes up to its limit after a pause or an outage.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ClassSettings:
     lend_memory_seconds: float = 10.0
     notify_after_seconds: float = 5.0
     connects: ConnectSettings = NO_CONNECT_RATE
+    slow_start_seconds: float = 0.0
 
     def problems(self) -> Iterator[str]:
         """What cannot hold inside this class, in plain words."""

@@ -11,6 +11,7 @@ cdef class Controller:
     cdef object _draw
     cdef Ledger _ledger
     cdef object _timers
+    cdef list _ramping
     cdef double _now
 
     @cython.locals(ledger=Ledger, account=Account, borrowed=bint)

@@ -13,7 +13,7 @@ waits a slot, the first in turn gets it. So after every command nobody waits who
 from collections.abc import Hashable, Sequence
 
 from proxy.admission import hope, rule
-from proxy.admission.classes import BudgetSettings, ClassState, ClientId
+from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassState, ClientId
 from proxy.admission.connect_rate import TooManyConnects
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.draws import Draw, middle
@@ -32,6 +32,7 @@ class Controller:
         self._ledger = Ledger()
         self._ledger.adopt(settings, now)
         self._timers = WaitTimers()
+        self._ramping: list[Account] = []  # classes that begin slowly
         # The time of the last look at the waiting classes: decay is predicted from here.
         self._now = now
 
@@ -84,7 +85,7 @@ class Controller:
         account = ledger.account(class_name)
         if (
             account.queue.waiters  # a request goes ahead of nobody
-            or account.used >= account.limit
+            or account.used >= account.ceiling
             or not account.running
         ):
             return False
@@ -213,13 +214,22 @@ class Controller:
         """Pause, drain, reject or resume a class. Holders keep their slots; only rejecting refuses who waits."""
         account = self._ledger.account(class_name)
         account.remember_demand(now)
+        stood_still = not account.running
         account.switch(state)
+        if account.running and stood_still:
+            self._begin_slowly([account], now)
         if not account.running:
             account.pace.ended(now)
         elif account.queue.waiters:
             account.pace.began(now)
         if state is ClassState.REJECTING:
             return self.refuse_all_waiting(RefusalReason.CLASS_REJECTING, now, class_name)
+        return self._serve_waiting(now)
+
+    def server_is_back(self, now: float) -> Sequence[Decision]:
+        """After an outage nobody is let at the server all at once. The proxy's own connections are few."""
+        others = [account for account in self._ledger.all_accounts() if account.name != INTERNAL_CLASS]
+        self._begin_slowly(others, now)
         return self._serve_waiting(now)
 
     def set_adaptive_limit(self, class_name: str, limit: int | None, now: float) -> Sequence[Decision]:
@@ -274,6 +284,7 @@ class Controller:
         moments = [] if (due := self._timers.earliest()) is None else [due]
         if self._ledger.waiters and rule.budget_has_a_free_slot(self._ledger):
             moments += rule.moments_of_decay(self._ledger, self._now)
+            moments += [one.ramp.next_at for one in self._ramping if one.ramp is not None and one.queue.waiters]
         return min(moments, default=None)
 
     # Inside
@@ -292,10 +303,22 @@ class Controller:
     def _serve_waiting(self, now: float) -> list[Decision]:
         """Grant until the rule allows nobody who waits a slot: one event may free what several wait for."""
         self._now = now
+        if self._ramping:
+            self._climb(now)
         decisions: list[Decision] = []
         while (account := self._next_to_serve(now)) is not None:
             decisions.append(self._grant_next(account, now))
         return decisions
+
+    def _begin_slowly(self, accounts: Sequence[Account], now: float) -> None:
+        for account in accounts:
+            account.begin_slowly(now)
+        self._ramping = [one for one in self._ledger.all_accounts() if one.ramp is not None]
+
+    def _climb(self, now: float) -> None:
+        for account in self._ramping:
+            account.climb(now)
+        self._ramping = [one for one in self._ramping if one.ramp is not None]
 
     def _next_to_serve(self, now: float) -> Account | None:
         """The first class in turn that may take a slot. One that may not never blocks another."""

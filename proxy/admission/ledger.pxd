@@ -11,6 +11,7 @@ cdef class Account:
     cdef public long used
     cdef public long reserved
     cdef public long limit
+    cdef public long ceiling
     cdef public long floor
     cdef public bint running
     cdef public bint retired
@@ -30,6 +31,7 @@ cdef class Account:
     cdef public str name
     cdef public object adaptive_limit
     cdef public dict refusals
+    cdef public object ramp
     cdef public object release_rate
     cdef public object settings
     cdef public object state

@@ -14,6 +14,7 @@ from proxy.admission.decisions import RefusalReason
 from proxy.admission.demand import DemandMemory
 from proxy.admission.queue_pace import QueuePace
 from proxy.admission.queues import ClassQueue, Waiter
+from proxy.admission.ramp import Ramp
 from proxy.admission.release_rate import ReleaseRate
 from proxy.admission.reservations import Part, cut_to_fit
 
@@ -39,7 +40,8 @@ class UnknownClass(LookupError):  # noqa: N818 - named for what happened
 
 
 class Account:
-    """The numbers of one class. `limit` is what decides now: the configured and the adaptive limit, 0 when retired.
+    """The numbers of one class. `limit` is what decides now: the configured and the adaptive limit, 0 when retired;
+    while it begins slowly a grant must stay below `ceiling`, which else is the same.
 
     `reserved` and `floor` are what is left of the configured ones after the cut. `pinned` counts unbounded holds and
     is part of `used`; `debt` counts those of them that were seen too late to be refused. Grants since the start are
@@ -50,6 +52,7 @@ class Account:
         "adaptive_limit",
         "borrowed_at_once",
         "borrowed_queued",
+        "ceiling",
         "debt",
         "floor",
         "limit",
@@ -61,6 +64,7 @@ class Account:
         "pinned",
         "priority",
         "queue",
+        "ramp",
         "refusals",
         "release_rate",
         "released",
@@ -83,6 +87,7 @@ class Account:
         self.reserved = 0
         self.floor = 0
         self.adaptive_limit: int | None = None
+        self.ramp: Ramp | None = None
         self.takes_headroom = False
         self.queue = ClassQueue()
         self.pace = QueuePace()
@@ -119,6 +124,20 @@ class Account:
     def settle_limit(self) -> None:
         limit = 0 if self.retired else self.settings.limit
         self.limit = limit if self.adaptive_limit is None else min(limit, self.adaptive_limit)
+        self.ceiling = self.limit if self.ramp is None else min(self.limit, self.ramp.limit)
+
+    def begin_slowly(self, now: float) -> None:
+        """It has stood still, and everybody who waits must not be served at once."""
+        start, seconds = max(self.used, self.reserved), self.settings.slow_start_seconds
+        self.ramp = Ramp(start, self.limit, seconds, now) if seconds > 0.0 and start + 1 < self.limit else None
+        self.settle_limit()
+
+    def climb(self, now: float) -> None:
+        """As far as its ramp goes by now."""
+        if self.ramp is not None:
+            self.ramp.climb(now)
+            self.ramp = None if self.ramp.is_over else self.ramp
+            self.settle_limit()
 
     def count_admission(self, borrowed: bool, queued: bool) -> None:
         if queued:

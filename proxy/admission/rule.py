@@ -143,7 +143,7 @@ def is_running(account: Account) -> bool:
 
 
 def is_below_its_limit(account: Account) -> bool:
-    return account.used + 1 <= account.limit
+    return account.used + 1 <= account.ceiling
 
 
 def is_below_its_pinned_limit(account: Account) -> bool:

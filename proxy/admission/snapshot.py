@@ -18,6 +18,7 @@ class ClassSnapshot:
     """One class. `reserved`, `floor` and `limit` are those in force, `settings` those that were configured.
 
     `expected_wait_seconds`: of one who asks now, 0 where nobody waits, None where that is not known.
+    `slow_start_limit`: what bounds it while it begins slowly, as it was last looked at.
     `borrowed`: slots in use over the reservation. `lent`: idle slots of the reservation that others use now.
     `admissions` is keyed by two independent questions: had to queue, and went over the reservation.
     """
@@ -31,6 +32,7 @@ class ClassSnapshot:
     held: int
     limit: int
     adaptive_limit: int | None
+    slow_start_limit: int | None
     borrowed: int
     lent: int
     pinned: int
@@ -99,6 +101,7 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         held=rule.held_part(account, now),
         limit=account.limit,
         adaptive_limit=account.adaptive_limit,
+        slow_start_limit=None if account.ramp is None else account.ceiling,
         borrowed=max(0, account.used - account.reserved),
         lent=lent,
         pinned=account.pinned,

@@ -82,6 +82,7 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         lend_memory_seconds=one.lend_memory,
         notify_after_seconds=one.notify_after,
         connects=_connect_settings(one.connects),
+        slow_start_seconds=one.slow_start,
     )
 
 

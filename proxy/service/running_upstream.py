@@ -51,6 +51,7 @@ class RunningUpstream:
         connect_rate = ConnectRate(budget, draw=random.random)
         self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, connect_rate, self.registry)
         self.upstream.listen_hubs.count_changed = self._listens_over
+        self.registry.connector.came_back = self._server_is_back
         self.watch = ServerWatch(self.upstream, self._learnt)
         self._host_watch = HostWatch(self.upstream, self._moved)
         self._tasks = desk.tasks
@@ -61,6 +62,9 @@ class RunningUpstream:
         """Watch the server from now on."""
         self._tasks.spawn(self.watch.run(), name="server watch")
         self._tasks.spawn(self._host_watch.run(), name="host watch")
+
+    def _server_is_back(self) -> None:
+        self.gate.deliver(self.controller.server_is_back(clock.now()))
 
     # -- the budget ---------------------------------------------------------------------------------------------------
 

@@ -123,6 +123,7 @@ def _class_document(
         "lendable": reading.settings.lendable,
         "limit": reading.limit,
         "adaptive_limit": reading.limit if reading.adaptive_limit is None else reading.adaptive_limit,
+        "slow_start_limit": reading.slow_start_limit,
         "borrowed": reading.borrowed,
         "lent": reading.lent,
         "pinned": reading.pinned,

@@ -40,6 +40,7 @@ class Connector:
         self.is_down = asyncio.Event()
         self.seconds_until_retry = 0.0
         self._backoff_seconds = pool.retry_min_seconds
+        self.came_back: Callable[[], None] = _nobody_cares
         self._dialler = Dialler(upstream, loop)
         self._ways = _Ways(upstream.ssl_mode)
 
@@ -63,9 +64,11 @@ class Connector:
 
     def answered(self) -> None:
         """The server lets somebody in, or says in so many words why not: it is there."""
-        self.down = None
+        was_down, self.down = self.down is not None, None
         self._backoff_seconds = self.settings.retry_min_seconds
         self.is_down.clear()
+        if was_down:
+            self.came_back()
 
     # -- one dial ---------------------------------------------------------------------------------------------------
 
@@ -122,6 +125,10 @@ class Connector:
         summary = self.hosts.summary()
         self.hosts.forget()
         return DialFailed(summary, is_outage=True)
+
+
+def _nobody_cares() -> None:
+    """Until somebody says what is to be done when the server is back."""
 
 
 class _Ways:

@@ -65,6 +65,7 @@ def test_the_core_is_told_every_number():
         max_clients_per_identity=4,
         lend_memory_seconds=20.0,
         notify_after_seconds=3.0,
+        slow_start_seconds=2.0,
         connects=ConnectSettings(rate=20.5, burst=200, identity_rate=None, identity_burst=7),
     )
 

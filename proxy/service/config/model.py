@@ -361,6 +361,9 @@ class PriorityClass(Section):
     schedules: tuple[Schedule, ...] = Field(
         default=(), description="windows of time with another limit or state; the first in force decides"
     )
+    slow_start: SecondsOrZero = Field(
+        default=2.0, description="time from resuming, or from the end of an outage, to the whole limit; 0 none"
+    )
     lend_memory: Seconds = Field(default=10.0, description="half-life of remembered demand; longer lends later")
     notify_after: SecondsOrZero = Field(default=5.0, description="a client waiting this long gets a notice; 0 never")
 

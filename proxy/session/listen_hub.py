@@ -1,32 +1,28 @@
 """The server connection over which the clients of one database listen.
 
-Owns: this connection and its slot of the class `internal`, which channels the server has been asked for, bringing both
-back after a loss, handing notifications to those who listen.
-Does not know: what clients send, how one is told (`listening`), how many hubs there may be (`listen_hubs`).
+Owns: this connection and its slot of the class `internal`, its setting up, its return after a loss, its end.
+Does not know: which channels are to be listened to (`listen_channels`), who has missed what (`listen_gap`), how one is
+told (`listen_notifications`, `listening`), how many hubs there may be (`listen_hubs`).
 Source: PostgreSQL manual, pages sql-listen, sql-notify; "Asynchronous Operations" (protocol-flow).
 
     NEW -> WAITING -> SETTING_UP -> UP -> LEAVING -> OVER
               ^            |         |        |
               +---- PAUSE <+---------+--------+     the connection is lost or did not come about
-
-A channel is WANTED until the server is asked, ASKED until it has answered, then ACTIVE; UNWANTED when its last listener
-has left, LEFT while the server is told. What is notified once LISTEN is answered is heard, so a client gets its answer
-only when its channels are ACTIVE.
 """
 
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from proxy.admission.classes import INTERNAL_CLASS, ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.session import clock, refusals
+from proxy.session.listen_channels import Channels
+from proxy.session.listen_gap import Gap
+from proxy.session.listen_notifications import Notifications
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
 from proxy.session.server import Holder, ServerConnection
@@ -39,14 +35,8 @@ if TYPE_CHECKING:
     from proxy.session.listening import Listening
     from proxy.session.upstream import Upstream
 
-log = structlog.get_logger("pgheadroom.listen")
-
 _WANTED: Final = bytes((messages.NOTIFICATION_RESPONSE, messages.ERROR_RESPONSE, messages.READY_FOR_QUERY))
-_MAX_BATCH: Final = 200  # statements in one query
-_TOLD_AT_ONCE: Final = 200  # listeners told in one turn of the loop: about a millisecond
-_MAX_QUEUED: Final = 1000  # notifications being handed out, above which the server is not read
 _LINGER_SECONDS: Final = 1.0  # without listeners: drivers parse LISTEN first and execute it a moment later
-_KEEPALIVE_SECONDS: Final = 60.0  # after so long the loss of a peer that fell silent is noticed (`transports`)
 # What a session timeout of the server ended would be a gap each time. From PostgreSQL 14 on.
 _SET_UP: Final = b"""
 select pg_catalog.set_config('client_encoding', 'UTF8', false),
@@ -66,26 +56,6 @@ class HubState(Enum):
     OVER = "over"
 
 
-class ChannelState(Enum):
-    WANTED = "wanted"
-    ASKED = "asked"
-    ACTIVE = "active"
-    UNWANTED = "unwanted"
-    LEFT = "left"
-
-
-class Channel:
-    """One channel of the database: who listens, in the order of asking, and what the server knows of it."""
-
-    __slots__ = ("listeners", "name", "spelled", "state")
-
-    def __init__(self, command: ListenCommand) -> None:
-        self.name = command.channel
-        self.spelled = command.spelled
-        self.listeners: dict[Listening, None] = {}
-        self.state = ChannelState.WANTED
-
-
 class ListenHub(Holder):
     """One per database that is listened to. `over` is called once, when slot and connection are given back."""
 
@@ -97,7 +67,7 @@ class ListenHub(Holder):
         self.class_name = INTERNAL_CLASS
         self.urgency = 0
         self.database = database
-        self.channels: dict[bytes, Channel] = {}
+        self.channels = Channels()
         self._desk = desk
         self._upstream = upstream
         self._pool = pool
@@ -106,18 +76,12 @@ class ListenHub(Holder):
         self._server: ServerConnection | None = None
         self._cursor = server_cursor(_WANTED)
         self._holds_slot = False
-        self._asking: dict[Listening, set[Channel]] = {}  # who waits for what
-        self._todo: deque[Channel] = deque()
-        self._in_flight: list[Channel] = []
-        self._singly = 0  # statements still to be sent one by one, after a query of several has failed
         self._error: ErrorFields | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._backoff_seconds = 0.0
         self._heard_at = 0.0
-        self._lost_at: float | None = None  # of the gap that is not told yet, in Unix seconds
-        self._missed: dict[Listening, None] = {}
-        self._is_interruption_told = False
-        self._telling: deque[tuple[bytes, bool, Iterator[Listening], Channel]] = deque()
+        self._gap = Gap(database)
+        self._notifications = Notifications(desk, self.channels, self._pause_server, self._resume_server)
         desk.loop.call_soon(self._open)
 
     # -- who listens --------------------------------------------------------------------------------------------------
@@ -126,48 +90,23 @@ class ListenHub(Holder):
     def is_up(self) -> bool:
         return self._state is HubState.UP
 
-    @property
-    def listeners(self) -> set["Listening"]:
-        return {one for channel in self.channels.values() for one in channel.listeners}
-
     def join(self, listening: "Listening", commands: Iterable[ListenCommand]) -> bool:
         """Listen for `listening`. False: `asked` of it is called later, once the server has confirmed all of it."""
-        missing = set()
-        for command in commands:
-            channel = self.channels.get(command.channel)
-            if channel is None:
-                channel = self.channels[command.channel] = Channel(command)
-                self._todo.append(channel)
-            elif channel.state is ChannelState.UNWANTED:
-                channel.state = ChannelState.ACTIVE  # it stands in `_todo` and is skipped there
-            channel.listeners[listening] = None
-            if channel.state is not ChannelState.ACTIVE:
-                missing.add(channel)
-        if self.is_up and not missing:
-            self._look_for_work()
-            return True
-        self._asking[listening] = missing
+        missing = self.channels.join(listening, commands)
+        is_done = self.is_up and not missing
+        if not is_done:
+            self.channels.wait(listening, missing)
         self._look_for_work()
-        return False
+        return is_done
 
     def withdraw(self, listening: "Listening") -> None:
         """It waits no longer for what it asked; channels are left by `leave`."""
-        self._asking.pop(listening, None)
+        self.channels.withdraw(listening)
         self._look_for_work()
 
     def leave(self, listening: "Listening", names: Iterable[bytes]) -> None:
-        for name in names:
-            channel = self.channels.get(name)
-            if channel is not None and channel.listeners.pop(listening, listening) is None and not channel.listeners:
-                self._last_has_left(channel)
+        self.channels.leave(listening, names)
         self._look_for_work()
-
-    def _last_has_left(self, channel: Channel) -> None:
-        if channel.state is ChannelState.WANTED:
-            del self.channels[channel.name]
-        elif channel.state is ChannelState.ACTIVE:
-            channel.state = ChannelState.UNWANTED
-            self._todo.append(channel)
 
     # -- the slot -----------------------------------------------------------------------------------------------------
 
@@ -183,16 +122,14 @@ class ListenHub(Holder):
         self._dial()
 
     def refused(self, refusal: Refuse) -> None:
-        if refusal.reason is RefusalReason.SHUTTING_DOWN or not self._is_of_use():
-            self._fail_all(refusals.refused(refusal, "ERROR"))
+        if refusal.reason is RefusalReason.SHUTTING_DOWN or not self.channels.are_wanted:
+            for listening in self.channels.take_asking():
+                listening.asked(refusals.refused(refusal, "ERROR"))
             self._end()
         else:
             self._open()  # those who wait have their own patience
 
     def still_waiting(self, event: StillWaiting) -> None: ...
-
-    def _is_of_use(self) -> bool:
-        return bool(self._asking or self.channels)
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
@@ -211,21 +148,21 @@ class ListenHub(Holder):
         self._send(_SET_UP)
 
     def server_failed(self, error: ErrorFields) -> None:
-        if not self._is_of_use():
+        if not self.channels.are_wanted:
             self._end()
         elif self._is_for_good(error):
             self._upstream.listen_hubs.refused_by_server(self.database, error)
-            for listening in self._take_asking():
+            for listening in self.channels.take_asking():
                 listening.asked_in_vain()
             self._end()
         else:
-            self._tell_interruption(error)
+            self._gap.lasts(error)
             self._pause()
 
     def _is_for_good(self, error: ErrorFields) -> bool:
         """The server does not want this login, and nobody depends on it yet."""
         is_outage = self._upstream.registry.connector.down is not None or error.code[:2] in _OF_THE_SERVER_AS_A_WHOLE
-        return self._lost_at is None and not is_outage
+        return not self._gap.is_open and not is_outage
 
     def _pause(self) -> None:
         """Dial again, each time later."""
@@ -237,7 +174,7 @@ class ListenHub(Holder):
 
     def _dial_again(self) -> None:
         self._timer = None
-        if self._is_of_use():
+        if self.channels.are_wanted:
             self._dial()
         else:
             self._end()
@@ -249,91 +186,33 @@ class ListenHub(Holder):
     def _lost(self) -> None:
         """The connection is gone. What was ACTIVE may miss notifications from now on, and whoever listens is told."""
         self._stop_timer()
-        missed = [
-            one
-            for channel in self.channels.values()
-            if channel.state is ChannelState.ACTIVE
-            for one in channel.listeners
-            if channel.name in one.channels
-        ]
-        if missed:
-            self._begin_gap(missed)
-        self._in_flight, self._error, self._singly = [], None, 0
-        self.channels = {name: channel for name, channel in self.channels.items() if channel.listeners}
-        for channel in self.channels.values():
-            channel.state = ChannelState.WANTED
-        self._todo = deque(self.channels.values())
-        was_up, self._state = self._state is HubState.UP, HubState.PAUSE
-        if not self._is_of_use():
+        missed = self.channels.active_listeners()
+        if missed and self._gap.began(missed, self._heard_at, len(self.channels)):
+            self._desk.measures.listen_gaps += 1
+        self.channels.connection_lost()
+        self._error = None
+        was_up, self._state = self.is_up, HubState.PAUSE
+        if not self.channels.are_wanted:
             self._end()
         elif was_up:
             self._dial()  # at once: most often one backend was ended and the server is there
         else:
             self._pause()
 
-    def _begin_gap(self, missed: Iterable["Listening"]) -> None:
-        if self._lost_at is None:
-            now = time.time()
-            self._lost_at = max(self._heard_at, now - _KEEPALIVE_SECONDS)
-            self._desk.measures.listen_gaps += 1
-            log.warning("shared_listen_connection_lost", database=self.database, channels=len(self.channels))
-        self._missed.update(dict.fromkeys(missed))
-
-    def _tell_interruption(self, error: ErrorFields) -> None:
-        """It does not come back at once. A gap that lasts must not be silent until its end."""
-        if self._lost_at is None or self._is_interruption_told:
-            return
-        self._is_interruption_told = True
-        log.warning("shared_listen_connection_stays_away", database=self.database, error=error.message, code=error.code)
-        self._tell_missed(refusals.notifications_interrupted(self._lost_at))
-
-    def _tell_missed(self, fields: ErrorFields) -> None:
-        notice = messages.notice_response(fields)
-        for listening in self._missed:
-            if listening.channels:
-                listening.tell(notice, is_ascii=True)
-
-    def _end_gap(self) -> None:
-        """Everything is listened to again."""
-        assert self._lost_at is not None, "a gap has begun"
-        now = time.time()
-        log.info("shared_listen_connection_is_back", database=self.database, seconds=round(now - self._lost_at, 3))
-        self._tell_missed(refusals.notifications_missed(self._lost_at, now))
-        self._lost_at, self._missed, self._is_interruption_told = None, {}, False
-
     # -- what is sent -------------------------------------------------------------------------------------------------
 
     def _look_for_work(self) -> None:
         """Send what is to be sent, or begin to leave where there is nothing to stay for."""
-        if self._state is not HubState.UP or self._in_flight or self._server is None or self._server.awaiting:
+        if not self.is_up or self.channels.awaits_answer or self._server is None or self._server.awaiting:
             return
-        statements = self._next_statements()
+        statements = self.channels.next_statements()
         if statements:
             self._stop_timer()
             self._send(b";".join(statements))
             return
-        self._singly = 0
-        if self._lost_at is not None:
-            self._end_gap()
-        if not self._is_of_use() and self._timer is None:
+        self._gap.ended()
+        if not self.channels.are_wanted and self._timer is None:
             self._set_timer(_LINGER_SECONDS, self._leave)
-
-    def _next_statements(self) -> list[bytes]:
-        statements: list[bytes] = []
-        room = 1 if self._singly else _MAX_BATCH
-        while self._todo and len(statements) < room:
-            channel = self._todo.popleft()
-            if channel.state is ChannelState.WANTED and channel.listeners:
-                channel.state = ChannelState.ASKED
-                statements.append(b"LISTEN " + channel.spelled)
-            elif channel.state is ChannelState.UNWANTED:
-                channel.state = ChannelState.LEFT
-                statements.append(b"UNLISTEN " + channel.spelled)
-            else:
-                continue
-            self._in_flight.append(channel)
-        self._singly = max(0, self._singly - len(statements))
-        return statements
 
     def _send(self, sql: bytes) -> None:
         assert self._server is not None, "something is sent over a connection"
@@ -342,14 +221,12 @@ class ListenHub(Holder):
 
     def _no_answer(self) -> None:
         self._timer = None
-        server, self._server = self._server, None
-        if server is not None:
-            self._pool.close(server)
+        self._close_server()
         self._lost()
 
     def _leave(self) -> None:
         self._timer = None
-        if self._is_of_use() or self._state is not HubState.UP:
+        if self.channels.are_wanted or not self.is_up:
             return
         self._state = HubState.LEAVING
         self._send(b"DISCARD ALL")
@@ -361,7 +238,7 @@ class ListenHub(Holder):
         buffer, facts = self._cursor.feed(data)
         for kind, start, end in facts:
             if kind == messages.NOTIFICATION_RESPONSE:
-                self._notified(buffer, start, end)
+                self._notifications.received(buffer[start:end])
             elif kind == messages.ERROR_RESPONSE:
                 self._error = messages.parse_error_fields(buffer[start + 5 : end])
             else:
@@ -383,12 +260,8 @@ class ListenHub(Holder):
         error, self._error = self._error, None
         if self._state is HubState.SETTING_UP:
             self._set_up(error)
-        elif self._state is HubState.UP:
-            done, self._in_flight = self._in_flight, []
-            if error is None:
-                self._confirm(done)
-            else:
-                self._failed(done, error)
+        elif self.is_up:
+            self._statements_done(error)
         elif error is not None:
             self._no_answer()  # DISCARD ALL failed: nobody else may have this connection
 
@@ -399,49 +272,24 @@ class ListenHub(Holder):
             return
         self._state = HubState.UP
         self._backoff_seconds = 0.0
-        self._tell_whoever_has_all([one for one, missing in self._asking.items() if not missing])
+        self._tell_whoever_has_all(self.channels.those_with_all())
 
-    def _confirm(self, done: list[Channel]) -> None:
-        for channel in done:
-            if channel.state is ChannelState.ASKED:
-                channel.state = ChannelState.ACTIVE
-                if not channel.listeners:
-                    self._last_has_left(channel)  # and so it is not among the confirmed below
-            elif channel.listeners:
-                channel.state = ChannelState.WANTED  # asked for again while it was being left
-                self._todo.append(channel)
-            else:
-                del self.channels[channel.name]
-        confirmed = [channel for channel in done if channel.state is ChannelState.ACTIVE]
-        concerned = {one: None for channel in confirmed for one in channel.listeners if one in self._asking}
-        for listening in concerned:
-            self._asking[listening].difference_update(confirmed)
-        self._tell_whoever_has_all(concerned)
+    def _statements_done(self, error: ErrorFields | None) -> None:
+        if error is None:
+            self._tell_whoever_has_all(self.channels.confirmed())
+            return
+        refused = self.channels.refused_or_none()
+        if refused is None:
+            return
+        for listening in refused.heard_by():  # after a gap
+            listening.lost(refused.name, error)
+        for listening in self.channels.take_asking(refused):
+            listening.asked(error)
 
     def _tell_whoever_has_all(self, candidates: Iterable["Listening"]) -> None:
         for listening in candidates:
-            missing = self._asking.get(listening)
-            if missing is not None and not missing:
-                del self._asking[listening]
+            if self.channels.took_if_has_all(listening):
                 listening.asked(None)
-
-    def _failed(self, done: list[Channel], error: ErrorFields) -> None:
-        """A query of several statements has done nothing: each is sent alone, to find out which one is at fault."""
-        if len(done) > 1:
-            for channel in done:
-                is_asked = channel.state is ChannelState.ASKED
-                channel.state = ChannelState.WANTED if is_asked else ChannelState.UNWANTED
-            self._todo.extendleft(reversed(done))
-            self._singly = len(done)
-            return
-        (channel,) = done
-        self.channels.pop(channel.name, None)
-        lost = [one for one in channel.listeners if channel.name in one.channels]  # after a gap
-        for listening in lost:
-            listening.lost(channel.name, error)
-        for listening in [one for one, missing in self._asking.items() if channel in missing]:
-            del self._asking[listening]
-            listening.asked(error)
 
     def injected_done(self, server: ServerConnection, error: ErrorFields | None) -> None: ...
 
@@ -451,44 +299,20 @@ class ListenHub(Holder):
 
     def ready(self, failed: bool) -> None: ...
 
-    # -- notifications ------------------------------------------------------------------------------------------------
-
-    def _notified(self, buffer: bytes, start: int, end: int) -> None:
-        name_at = start + 9  # behind type, length and process id
-        channel = self.channels.get(buffer[name_at : buffer.find(0, name_at, end)])
-        if channel is None or not channel.listeners:
-            return
-        self._desk.measures.notifications_received += 1
-        # Who listens now; whoever joins later has not asked for this one.
-        listeners = iter(tuple(channel.listeners))
-        self._telling.append((buffer[start:end], buffer[name_at:end].isascii(), listeners, channel))
-        if len(self._telling) == 1:
-            self._tell_some()
-        elif len(self._telling) == _MAX_QUEUED and self._server is not None:
+    def _pause_server(self) -> None:
+        if self._server is not None:
             self._server.transport.pause_reading()
 
-    def _tell_some(self) -> None:
-        """One notification may have thousands of listeners: the loop gets its turn in between."""
-        room = _TOLD_AT_ONCE
-        while self._telling:
-            raw, is_ascii, listeners, channel = self._telling[0]
-            for listening in listeners:
-                if channel.name in listening.channels:
-                    listening.tell(raw, is_ascii=is_ascii)
-                room -= 1
-                if not room:
-                    self._desk.loop.call_soon(self._tell_some)
-                    return
-            self._telling.popleft()
-            if len(self._telling) == _MAX_QUEUED // 2 and self._server is not None:
-                self._server.transport.resume_reading()
+    def _resume_server(self) -> None:
+        if self._server is not None:
+            self._server.transport.resume_reading()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _left(self) -> None:
         server = self._server
         assert server is not None, "DISCARD ALL was answered over a connection"
-        if self._is_of_use():
+        if self.channels.are_wanted:
             self._state = HubState.SETTING_UP  # somebody came in the meantime
             self._send(_SET_UP)
             return
@@ -519,14 +343,6 @@ class ListenHub(Holder):
         elif state is HubState.WAITING:
             self._upstream.gate.leave(self.id, INTERNAL_CLASS, 0.0)
         self._over(self)
-
-    def _fail_all(self, error: ErrorFields) -> None:
-        for listening in self._take_asking():
-            listening.asked(error)
-
-    def _take_asking(self) -> list["Listening"]:
-        asking, self._asking = list(self._asking), {}
-        return asking
 
     def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_timer()

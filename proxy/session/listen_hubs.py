@@ -1,7 +1,7 @@
 """All hubs of one upstream: which databases are listened to over a shared connection.
 
 Owns: how many there may be, and which databases the server does not let the proxy into.
-Does not know: channels (`listen_hub`), clients (`listening`).
+Does not know: channels (`listen_channels`), their connections (`listen_hub`), clients (`listening`).
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class ListenHubs:
         return ListenCounts(
             connections=sum(hub.is_up for hub in hubs),
             channels=sum(len(hub.channels) for hub in hubs),
-            clients=sum(len(hub.listeners) for hub in hubs),
+            clients=sum(len(hub.channels.listeners) for hub in hubs),
         )
 
     def hub_or_none(self, database: str) -> ListenHub | None:

@@ -14,6 +14,7 @@ from proxy.cli.remote import address_of, ask, remote_options
 
 WATCH_EVERY_SECONDS = 1.0
 _PINS_SHOWN = 5
+_STRANGERS_SHOWN = 5
 COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "pinned", "waiting", "oldest wait", "state")
 
 
@@ -97,7 +98,22 @@ def _totals(document: dict[str, Any]) -> list[str]:
         f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
     lines += [_override(one) for one in document["overrides"]]
-    return [*lines, *_pins(document["pins"]), *_unmatched(document["unmatched"])]
+    return [*lines, *_problems(document), *_pins(document["pins"]), *_unmatched(document["unmatched"])]
+
+
+def _problems(document: dict[str, Any]) -> list[str]:
+    """Where the budget does not hold with the server as it is, and who connects past the proxy."""
+    lines = [f"{one['severity']}: {one['key']}: {one['text']} ({one['hint']})" for one in document["budget_problems"]]
+    missing = document["server"]["overcommitted_slots"]
+    if missing:
+        lines.append(f"{missing} slots of the budget could not be had now if all were asked for")
+    strangers = [
+        f"{one['application_name'] or 'no name'} of {one['user']}"
+        + (f" from {one['address']}" if one["address"] else "")
+        + f": {one['connections']}"
+        for one in document["server"]["strangers"][:_STRANGERS_SHOWN]
+    ]
+    return [*lines, *([f"past the proxy: {', '.join(strangers)}"] if strangers else [])]
 
 
 def _override(one: dict[str, Any]) -> str:

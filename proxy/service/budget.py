@@ -47,6 +47,30 @@ def usable_total(config: Config, facts: ServerFacts | None) -> int | None:
     return None if facts is None else (capacity(facts) - config.budget.keep_free) // config.budget.instances
 
 
+def total_in_force(config: Config, facts: ServerFacts | None) -> int | None:
+    """As usable_total, and never more than the server can give, which may have become less since the check.
+
+    Where a pooler answers its own limit decides, and nobody knows that better than the configuration.
+    """
+    total = usable_total(config, facts)
+    if total is None or facts is None or facts.is_behind_pooler:
+        return total
+    return min(total, max(1, capacity(facts) // config.budget.instances))
+
+
+def overcommitted_slots(config: Config, facts: ServerFacts) -> int:
+    """Slots of the budget that the server could not give now, if all of them were asked for: others have them."""
+    total = usable_total(config, facts)
+    if total is None or facts.is_behind_pooler:
+        return 0
+    promised, limit = total * config.budget.instances, facts.database_connection_limit
+    usable = server_capacity(facts.max_connections, facts.superuser_reserved_connections, facts.reserved_connections)
+    missing = max(promised, total + facts.external_connections) - usable
+    if limit is not None:
+        missing = max(missing, promised - limit, total + facts.external_in_database - limit)
+    return max(0, missing)
+
+
 def budget_settings(config: Config, total: int, *, listening: int = 0) -> BudgetSettings:
     """What the admission core is told, with the class of the proxy's own connections in it.
 

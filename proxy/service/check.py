@@ -21,6 +21,7 @@ from proxy.service.server_facts import ServerFacts
 __all__ = ["Finding", "Severity", "findings"]
 
 _INTERNAL_RESERVED = 1
+_STRANGERS_NAMED = 3
 
 # How long the pools of clients wait by default before they give up, in seconds. Sources: the manuals of each.
 # node-postgres (connectionTimeoutMillis 0), asyncpg's acquire, Django and database/sql wait for ever.
@@ -80,12 +81,7 @@ def _report_total(report: Reporter, config: Config, facts: ServerFacts | None) -
             text = "auto is not known without the server, so sums are not checked"
             report.warning(("budget", "total"), text, "run the check where the server answers, or write a number")
         return
-    if facts.is_behind_pooler:
-        _report_pooler(report, config)
-    elif budget.total == "auto":
-        _report_auto(report, config, facts)
-    else:
-        _report_number(report, config, facts, budget.total)
+    _report_server(report, config, facts)
 
 
 def _what_the_server_gives(facts: ServerFacts) -> str:
@@ -96,6 +92,33 @@ def _what_the_server_gives(facts: ServerFacts) -> str:
     if facts.database_connection_limit is not None and gives == facts.database_connection_limit:
         return f"{gives}: the database's own CONNECTION LIMIT"
     return f"{gives}: {kept}"
+
+
+def budget_findings(config: Config, facts: ServerFacts) -> list[Finding]:
+    """What the server, as it is now, says to the budget: asked again and again while running."""
+    report = Reporter(config)
+    _report_server(report, config, facts)
+    total = usable_total(config, facts)
+    if total is not None and total > 0:
+        _report_promises(report, config, total)
+    return sorted(report.findings, key=lambda finding: finding.severity is not Severity.ERROR)
+
+
+def _report_server(report: Reporter, config: Config, facts: ServerFacts) -> None:
+    if facts.is_behind_pooler:
+        _report_pooler(report, config)
+    elif config.budget.total == "auto":
+        _report_auto(report, config, facts)
+    else:
+        _report_number(report, config, facts, config.budget.total)
+
+
+def _who(facts: ServerFacts) -> str:
+    """The most frequent of them, in words."""
+    if not facts.strangers:
+        return ""
+    more = ", ..." if len(facts.strangers) > _STRANGERS_NAMED else ""
+    return f" ({', '.join(map(str, facts.strangers[:_STRANGERS_NAMED]))}{more})"
 
 
 def _strangers(config: Config, facts: ServerFacts) -> int:
@@ -121,7 +144,10 @@ def _report_auto(report: Reporter, config: Config, facts: ServerFacts) -> None:
         )
         report.error(("budget", "total"), text, "raise max_connections, or lower budget.keep_free")
     elif _strangers(config, facts) > budget.keep_free:
-        text = f"{facts.external_connections} connections are not the proxy's, and keep_free is {budget.keep_free}"
+        text = (
+            f"{facts.external_connections} connections are not the proxy's{_who(facts)}, and keep_free is "
+            f"{budget.keep_free}"
+        )
         hint = "raise budget.keep_free, or lead those clients through the proxy"
         report.warning(("budget", "keep_free"), text, hint)
 
@@ -141,8 +167,8 @@ def _report_number(report: Reporter, config: Config, facts: ServerFacts, total: 
         report.warning(where, text, fitting)
     elif wanted + _strangers(config, facts) > gives:
         text = (
-            f"{asked}, and {facts.external_connections} connections of others are on the server now; it can give "
-            f"{_what_the_server_gives(facts)}"
+            f"{asked}, and {facts.external_connections} connections of others are on the server now{_who(facts)}; it "
+            f"can give {_what_the_server_gives(facts)}"
         )
         report.warning(where, text, f"{fitting}, or lead those clients through the proxy")
 
@@ -196,7 +222,8 @@ def _report_headroom(report: Reporter, config: Config) -> None:
         report.error(("budget", "headroom", "for"), text, "name the classes in budget.headroom.for, or set size to 0")
 
 
-def _report_sums(report: Reporter, config: Config, total: int) -> None:
+def _report_promises(report: Reporter, config: Config, total: int) -> int:
+    """Returns what is left of the budget, less than 0 where the promises do not fit."""
     promised = {name: one.reserved for name, one in config.classes.items() if one.reserved}
     terms = [f"{name} {reserved}" for name, reserved in promised.items()]
     headroom = config.budget.headroom.size
@@ -209,8 +236,14 @@ def _report_sums(report: Reporter, config: Config, total: int) -> None:
         )
         hint = f"lower classes.*.reserved or budget.headroom.size by {needed - total}"
         report.error(("budget", "total"), text, hint)
+    return total - needed
+
+
+def _report_sums(report: Reporter, config: Config, total: int) -> None:
+    spare = _report_promises(report, config, total)
+    if spare < 0:
         return
-    _report_listening(report, config, total - needed)
+    _report_listening(report, config, spare)
     for name, one in config.classes.items():
         _report_reach(report, config, total, name, one)
 

@@ -5,7 +5,7 @@ Does not know: how anything is counted. Nothing is kept here: there is no second
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import astuple
 from itertools import chain
@@ -18,6 +18,7 @@ from proxy import __version__
 from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.findings import Finding, Severity
 from proxy.service.history import History
 from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, fold_pins, pinned_limit_of
 from proxy.session.histogram import Histogram
@@ -357,6 +358,26 @@ def _server_facts(view: ProcessView) -> Iterator[Metric]:
     if (count := view.server_max_connections()) is not None:
         maximum.add_metric([], count)
     yield maximum
+    missing = GaugeMetricFamily(
+        f"{PREFIX}budget_overcommitted_slots",
+        "Slots of the budget that the server could not give if all were asked for: it is smaller, or others have them.",
+        labels=[],
+    )
+    if (count := view.overcommitted_slots()) is not None:
+        missing.add_metric([], count)
+    yield missing
+    yield _budget_problems(view.budget_problems())
+
+
+def _budget_problems(problems: Sequence[Finding]) -> Metric:
+    family = GaugeMetricFamily(
+        f"{PREFIX}budget_problems",
+        "Numbers of the budget that do not hold (error) or will hurt (warning) with the server as it is now.",
+        labels=["severity"],
+    )
+    for severity in Severity:
+        family.add_metric([severity.value], sum(one.severity is severity for one in problems))
+    return family
 
 
 def _session_counters(measures: Measures) -> Iterator[Metric]:

@@ -14,8 +14,10 @@ from proxy.admission.connect_rate import ConnectRate
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.places import ClientPlaces
-from proxy.service.budget import budget_settings, classifier, usable_total
+from proxy.service.budget import budget_settings, classifier, overcommitted_slots, total_in_force, usable_total
+from proxy.service.check import budget_findings
 from proxy.service.config.model import Config
+from proxy.service.findings import Finding
 from proxy.service.host_watch import HostWatch
 from proxy.service.server_facts import ServerFacts
 from proxy.service.server_watch import ServerWatch
@@ -48,6 +50,7 @@ class RunningUpstream:
         self.door = Door(self.places, loop)
         self.registry = Registry(Connector(settings, pool, loop), pool, desk.measures, desk.tasks, loop, Pool)
         self.registry.set_total(budget.total)
+        self.problems: tuple[Finding, ...] = ()  # where the budget does not hold with the server as it is
         connect_rate = ConnectRate(budget, draw=random.random)
         self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, connect_rate, self.registry)
         self.upstream.listen_hubs.count_changed = self._listens_over
@@ -74,13 +77,26 @@ class RunningUpstream:
 
     def _learnt(self, facts: ServerFacts) -> None:
         """The server has told its limits: with `total: auto` they make the budget."""
-        total = usable_total(self._config, facts)
+        self._check_again(facts)
+        total = total_in_force(self._config, facts)
         if total is None or total < 1:
             return
         self.budget_is_known = True
         if total != self.registry.total:
             log.info("budget", total=total, max_connections=facts.max_connections)
             self._adopt_budget(self._budget(self._config, total))
+
+    def _check_again(self, facts: ServerFacts) -> None:
+        """Where the numbers stop to hold while running, or hold again, that is told once."""
+        before = {(one.severity, one.key) for one in self.problems}
+        self.problems = tuple(budget_findings(self._config, facts))
+        missing = overcommitted_slots(self._config, facts)
+        for one in self.problems:
+            if (one.severity, one.key) not in before:
+                keys = {"overcommitted_slots": missing, "external_connections": facts.external_connections}
+                log.warning("budget_does_not_hold", finding=str(one), total_in_force=self.registry.total, **keys)
+        if before and not self.problems:
+            log.info("budget_holds_again", external_connections=facts.external_connections)
 
     def _listens_over(self, _connections: int) -> None:
         """A connection that listens is held for long: what `internal` has reserved for its queries stays free."""
@@ -103,7 +119,7 @@ class RunningUpstream:
 
     def budget_of(self, config: Config) -> BudgetSettings:
         """What the admission core would be told under another configuration."""
-        return self._budget(config, usable_total(config, self.watch.facts) or self.registry.total)
+        return self._budget(config, total_in_force(config, self.watch.facts) or self.registry.total)
 
     def adopt(self, config: Config, settings: UpstreamSettings) -> None:
         """A new configuration is in force, for clients too; the hosts are kept until a restart."""

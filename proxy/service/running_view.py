@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import Snapshot
+from proxy.service.budget import overcommitted_slots
 from proxy.service.config.model import Config
+from proxy.service.findings import Finding
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.service.view import (
@@ -126,6 +128,13 @@ class RunningView:
         desk = self._process.desk
         names = (UnmatchedName(name, times, seen) for name, (times, seen) in desk.unmatched.items())
         return Unmatched(desk.unmatched_clients, tuple(names))
+
+    def budget_problems(self) -> Sequence[Finding]:
+        return self._process.upstreams[0].problems
+
+    def overcommitted_slots(self) -> int | None:
+        facts = self._process.upstreams[0].watch.facts
+        return None if facts is None else overcommitted_slots(self._process.config, facts)
 
     def server_facts(self) -> ServerFacts | None:
         return self._process.upstreams[0].watch.facts

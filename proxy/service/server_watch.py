@@ -5,13 +5,15 @@ Does not know: what the budget makes of the facts.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import structlog
 
 from proxy.service.config.upstream_url import UpstreamUrl
-from proxy.service.server_facts import ServerFacts, ServerUnreachable
+from proxy.service.server_facts import ServerFacts, ServerUnreachable, Strangers
 from proxy.service.wiring import upstream_settings
 from proxy.session.connector import Connector
 from proxy.session.internal import InternalSlot, NoInternalSlot, own_pool
@@ -31,20 +33,32 @@ _QUERY_TIMEOUT_SECONDS: Final = 10.0
 
 _NO_FACTS: Final = "the server was asked for its limits and did not answer with them; is it PostgreSQL?"
 
-# An ordinary user may not see the backend_type of others, but sees that they have a user.
+# An ordinary user may not see the backend_type of others, but sees their user and database. The server's own processes
+# lack one or the other (the launcher of logical replication has a user), and only clients count in max_connections.
 _FACTS_SQL: Final = """
+with others as (
+  select pid, application_name, usename, host(client_addr) as address, datname = current_database() as is_here
+    from pg_catalog.pg_stat_activity
+   where coalesce(backend_type, 'client backend') = 'client backend' and usesysid is not null and datid is not null
+     and pid <> all ('{{{own}}}'::int[]) and pid <> pg_backend_pid())
 select current_setting('max_connections'), current_setting('superuser_reserved_connections'),
        coalesce(current_setting('reserved_connections', true), '0'), current_setting('server_version_num'),
-       (select count(*) from pg_catalog.pg_stat_activity
-         where coalesce(backend_type, 'client backend') = 'client backend' and usesysid is not null
-           and pid <> all ('{{{own}}}'::int[]) and pid <> pg_backend_pid()),
-       (select datconnlimit from pg_catalog.pg_database where datname = current_database()), pg_backend_pid()
+       (select count(*) from others),
+       (select datconnlimit from pg_catalog.pg_database where datname = current_database()), pg_backend_pid(),
+       (select coalesce(json_agg(json_build_array(pid, application_name, usename, address, is_here)), '[]')
+         from (select * from others limit {listed}) listed)
 """
+_LISTED: Final = 1000  # connections of others that are looked at one by one
+_STRANGERS_KEPT: Final = 20
 
 
-async def read_facts(pool: Pool, own_process_ids: Iterable[int]) -> ServerFacts:
-    """Ask the server over `pool`. Raises ServerUnreachable with a sentence for people."""
-    sql = _FACTS_SQL.format(own=",".join(str(process_id) for process_id in own_process_ids))
+async def read_facts(pool: Pool, own_process_ids: Callable[[], Iterable[int]]) -> ServerFacts:
+    """Ask the server over `pool`. Raises ServerUnreachable with a sentence for people.
+
+    `own_process_ids` is asked before and after: what is dialled meanwhile is nobody else's.
+    """
+    before = set(own_process_ids())
+    sql = _FACTS_SQL.format(own=",".join(map(str, before)), listed=_LISTED)
     query = OwnQuery(pool, sql, timeout_seconds=_QUERY_TIMEOUT_SECONDS)
     try:
         rows = await query.run()
@@ -52,8 +66,8 @@ async def read_facts(pool: Pool, own_process_ids: Iterable[int]) -> ServerFacts:
         raise ServerUnreachable(_sentence(failure)) from failure
     try:
         (row,) = rows
-        return _facts(row, query.process_id)
-    except (ValueError, IndexError) as error:
+        return _facts(row, query.process_id, before.union(own_process_ids()))
+    except (ValueError, IndexError, TypeError) as error:
         raise ServerUnreachable(_NO_FACTS) from error
 
 
@@ -63,17 +77,23 @@ def _sentence(failure: OwnQueryFailed) -> str:
     return f"{fields.message}{place}"
 
 
-def _facts(row: Row, process_id: int) -> ServerFacts:
-    numbers = [int(column or 0) for column in row]
+def _facts(row: Row, process_id: int, own: Collection[int]) -> ServerFacts:
+    numbers = [int(column or 0) for column in row[:7]]
     limit = numbers[5]
+    listed = json.loads(row[7] or "[]")
+    others = [one for one in listed if one[0] not in own]
+    kinds = Counter((str(name or ""), str(user or ""), str(address or "")) for _, name, user, address, _ in others)
+    ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
     return ServerFacts(
         max_connections=numbers[0],
         superuser_reserved_connections=numbers[1],
         reserved_connections=numbers[2],
         server_version=numbers[3],
-        external_connections=numbers[4],
+        external_connections=numbers[4] - (len(listed) - len(others)),
         database_connection_limit=limit if limit >= 0 else None,
         is_behind_pooler=numbers[6] != process_id,
+        external_in_database=sum(bool(is_here) for *_, is_here in others),
+        strangers=tuple(Strangers(*kind, count) for kind, count in ranked[:_STRANGERS_KEPT]),
     )
 
 
@@ -91,10 +111,11 @@ class ServerWatch:
         """One look at the server. Raises ServerUnreachable."""
         upstream = self._upstream
         # Behind a pooler these are the pooler's numbers, and name nobody.
-        own = [server.process_id for server in upstream.registry.connections if server.process_id]
+        connections = upstream.registry.connections
         try:
             async with InternalSlot(upstream):
-                facts = await read_facts(own_pool(upstream.registry, upstream.settings), own)
+                pool = own_pool(upstream.registry, upstream.settings)
+                facts = await read_facts(pool, lambda: [one.process_id for one in connections if one.process_id])
         except NoInternalSlot as refusal:
             raise ServerUnreachable(str(refusal)) from refusal
         self.facts = facts
@@ -171,7 +192,7 @@ async def _ask_once(upstream: UpstreamSettings, connect_timeout_seconds: int | N
     registry = Registry(Connector(upstream, settings, loop), settings, measures, tasks, loop, Pool)
     registry.set_total(1)
     try:
-        return await read_facts(own_pool(registry, upstream), ())
+        return await read_facts(own_pool(registry, upstream), lambda: ())
     finally:
         registry.close_all_idle()
         await tasks.cancel_all()

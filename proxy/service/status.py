@@ -11,8 +11,10 @@ from typing import Any
 
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
+from proxy.service.findings import Finding
 from proxy.service.history import History
 from proxy.service.schedule import Effect
+from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.service.view import (
     ClientKey,
@@ -27,6 +29,7 @@ from proxy.service.view import (
     fold_pins,
     pinned_limit_of,
     readable_name,
+    readable_text,
 )
 
 # JSON has no better type; the keys are listed in the functions below.
@@ -55,7 +58,10 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "server": {
             "max_connections": view.server_max_connections(),
             "external_connections": view.external_connections(),
+            "strangers": _strangers(view.server_facts()),
+            "overcommitted_slots": view.overcommitted_slots(),
         },
+        "budget_problems": [_problem(one) for one in view.budget_problems()],
         "server_connections": _server_connections(view),
         "listening": asdict(view.listen_counts()),
         "clients": _by_state(clients.items()),
@@ -206,6 +212,18 @@ def _applications(clients: Mapping[ClientKey, int]) -> list[Document]:
         by_name[key.application_name].append((key, count))
     rows = [{"application_name": name} | _by_state(counts) for name, counts in by_name.items()]
     return sorted(rows, key=lambda row: (-row["total"], row["application_name"]))
+
+
+def _strangers(facts: ServerFacts | None) -> list[Document]:
+    """Who connects past the proxy, the most frequent first. What they call themselves is theirs to choose."""
+    return [
+        asdict(one) | {"application_name": readable_name(one.application_name), "user": readable_name(one.user)}
+        for one in (facts.strangers if facts is not None else ())
+    ]
+
+
+def _problem(one: Finding) -> Document:
+    return {"severity": one.severity.value, "key": one.key, "text": readable_text(one.text), "hint": one.hint}
 
 
 def _server_connections(view: ProcessView) -> dict[str, int]:

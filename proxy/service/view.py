@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.config.model import Config
+from proxy.service.findings import Finding
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Override, Switch
@@ -163,6 +164,12 @@ class ProcessView(Protocol):
 
     def unmatched(self) -> Unmatched: ...
 
+    def budget_problems(self) -> Sequence[Finding]:
+        """Where the configured budget does not hold with the server as it is now, the worst first."""
+
+    def overcommitted_slots(self) -> int | None:
+        """Slots of the budget that the server could not give now; None while it has not been asked."""
+
     def server_facts(self) -> ServerFacts | None:
         """What the server has told of itself; None while it has not been asked."""
 
@@ -254,6 +261,11 @@ def readable_name(name: str) -> str:
     if name.isprintable() and len(name) <= MAX_NAME_LENGTH:
         return name
     return "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME_LENGTH])
+
+
+def readable_text(text: str) -> str:
+    """The same for a sentence that may hold such names."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _added_up(counts: Iterable[tuple[ClientKey, int]]) -> dict[ClientKey, int]:

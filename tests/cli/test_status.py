@@ -83,6 +83,14 @@ def test_the_totals(url):
     assert "names no class knows: reports-v2" in output
 
 
+def test_who_connects_past_the_proxy_and_what_that_does_to_the_budget(url):
+    output = run("--url", url).output
+
+    assert "warning: budget.keep_free: 7 connections are not the proxy's" in output
+    assert "2 slots of the budget could not be had now if all were asked for" in output
+    assert "past the proxy: pgadmin 4 of postgres from 10.0.0.9: 5, no name of backup: 2" in output
+
+
 def test_a_paused_class_says_by_whom_and_why(url, view):
     view.order_switch("bulk", ClassState.PAUSED, by="anna", reason="import storm")
 

@@ -3,7 +3,16 @@
 import pytest
 
 from proxy.admission.classes import ClassSettings, ConnectSettings
-from proxy.service.budget import budget_settings, capacity, classifier, pinned_limit, server_capacity, usable_total
+from proxy.service.budget import (
+    budget_settings,
+    capacity,
+    classifier,
+    overcommitted_slots,
+    pinned_limit,
+    server_capacity,
+    total_in_force,
+    usable_total,
+)
 from proxy.service.config.loading import load_config_text
 from proxy.service.server_facts import ServerFacts
 
@@ -97,3 +106,28 @@ def test_an_empty_pinned_limit_is_the_limit():
 def test_clients_find_their_class_in_the_order_of_the_file(client, name, matched):
     found = classifier(config()).classify(*client)
     assert (found.class_name, found.matched) == (name, matched)
+
+
+@pytest.mark.parametrize(
+    ("total", "instances", "facts", "in_force", "missing"),
+    [
+        (40, 1, ServerFacts(100), 40, 0),
+        (40, 1, ServerFacts(33), 30, 10),
+        (40, 2, ServerFacts(63), 30, 20),
+        (40, 1, ServerFacts(100, external_connections=57), 40, 0),
+        (40, 1, ServerFacts(100, external_connections=60), 40, 3),
+        (40, 1, ServerFacts(100, external_connections=60, database_connection_limit=50), 40, 3),
+        (40, 1, ServerFacts(200, external_in_database=15, database_connection_limit=50), 40, 5),
+        (40, 1, ServerFacts(10, is_behind_pooler=True), 40, 0),
+        ("auto", 1, ServerFacts(100, external_connections=5), 92, 0),
+        ("auto", 1, ServerFacts(100, external_connections=9), 92, 4),
+    ],
+)
+def test_what_is_in_force_and_what_is_missing_follow_the_server(total, instances, facts, in_force, missing):
+    one = config(total, instances)
+    assert total_in_force(one, facts) == in_force
+    assert overcommitted_slots(one, facts) == missing
+
+
+def test_without_the_server_the_number_is_in_force():
+    assert (total_in_force(config(40), None), total_in_force(config("auto"), None)) == (40, None)

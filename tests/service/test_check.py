@@ -6,7 +6,7 @@ from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, findings
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
 from proxy.service.customers import customer_class
-from proxy.service.server_facts import ServerFacts
+from proxy.service.server_facts import ServerFacts, Strangers
 
 SERVER_OF_100 = ServerFacts(100, 3, 0)
 SERVER_OF_200 = ServerFacts(200, 3, 0)
@@ -176,6 +176,13 @@ def test_connections_past_the_proxy_count_against_what_the_server_gives():
     assert told(SOUND, crowded) == [("warning", "budget.total")]
     assert told(replaced(("total: 92", "total: auto, instances: 1")), crowded) == [("warning", "budget.keep_free")]
     assert told(replaced(("total: 92", "total: auto, instances: 1"), ("keep_free: 5", "keep_free: 12")), crowded) == []
+
+
+def test_they_are_named():
+    strangers = tuple(Strangers(name, "postgres", "", 9 - i) for i, name in enumerate(("pgadmin", "", "dump", "x")))
+    crowded = ServerFacts(100, external_connections=30, strangers=strangers)
+    [finding] = [one for one in check(SOUND, crowded) if one.key == "budget.total"]
+    assert "(pgadmin of postgres: 9, no name of postgres: 8, dump of postgres: 7, ...)" in finding.text
 
 
 def test_other_instances_are_not_taken_for_strangers():

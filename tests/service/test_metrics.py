@@ -141,6 +141,12 @@ async def test_what_the_server_has_not_told_has_no_sample():
 
     assert not scrape.has("external_connections")
     assert not scrape.has("server_max_connections")
+    assert not scrape.has("budget_overcommitted_slots")
+
+
+async def test_where_the_budget_does_not_hold_is_counted_by_how_bad_it_is(scrape):
+    assert scrape("budget_overcommitted_slots") == 2
+    assert [scrape("budget_problems", severity=severity) for severity in ("error", "warning")] == [0, 1]
 
 
 async def test_written_in_pieces_it_is_the_text_that_prometheus_client_writes(monkeypatch):

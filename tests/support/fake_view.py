@@ -10,7 +10,8 @@ from proxy.admission.controller import Controller
 from proxy.admission.snapshot import Snapshot
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.model import Config
-from proxy.service.server_facts import ServerFacts
+from proxy.service.findings import Finding, Severity
+from proxy.service.server_facts import ServerFacts, Strangers
 from proxy.service.switchboard import OrderRefused, Override, Switch
 from proxy.service.traffic.record import TrafficRecord
 from proxy.service.view import (
@@ -84,6 +85,9 @@ class FakeView:
         self.set: dict[str, OverrideNow] = {}
         self.warnings: list[str] = []
         self.not_saved: str | None = None
+        self.problems: list[Finding] = []
+        self.overcommitted: int | None = None
+        self.strangers: tuple[Strangers, ...] = ()
         self.record = TrafficRecord(keep_hours=168)
         self._next_client = 1
 
@@ -144,8 +148,14 @@ class FakeView:
     def unmatched(self) -> Unmatched:
         return self.seen_unmatched
 
+    def budget_problems(self) -> Sequence[Finding]:
+        return self.problems
+
+    def overcommitted_slots(self) -> int | None:
+        return self.overcommitted
+
     def server_facts(self) -> ServerFacts | None:
-        return None if self.max_connections is None else ServerFacts(self.max_connections)
+        return None if self.max_connections is None else ServerFacts(self.max_connections, strangers=self.strangers)
 
     def traffic(self) -> Sequence[tuple[int, bytes]]:
         return self.record.frozen()
@@ -231,6 +241,10 @@ def bad_day() -> FakeView:
     view.pinned = {PinKey("bulk", "import", "temporary_table"): 2}
     view.statements = PreparedStatements(12, 3400, 40)
     view.external, view.max_connections = 7, 100
+    view.strangers = (Strangers("pgadmin 4", "postgres", "10.0.0.9", 5), Strangers("", "backup", "", 2))
+    text = "7 connections are not the proxy's (pgadmin 4 of postgres from 10.0.0.9: 5), and keep_free is 5"
+    view.problems = [Finding(Severity.WARNING, "budget.keep_free", text, "raise budget.keep_free")]
+    view.overcommitted = 2
     view.outside = {("bulk", "max_clients"): 2}
     view.reasons = {"web": "p95 of a normal hour is 26", "bulk": "may always wait", "admin": "a shell in an incident"}
     view.seen_unmatched = Unmatched(5, (UnmatchedName("reports-v2", 5, STARTED + 60),))

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -48,12 +49,22 @@ def password_of(role: str) -> str:
     return f"{role}-secret"
 
 
+# What holds the ports last given out: many more than are asked for before the first of them is listened at.
+_HELD_PORTS: deque[socket.socket] = deque(maxlen=64)
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that is free, and given to nobody else by chance before a server listens there.
+
+    A socket of ours stays bound to it. It refuses whoever connects, as a free port does; servers pass it by, since
+    they set SO_REUSEADDR too; and the kernel hands the port to no process that asks for any.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD_PORTS.append(held)
+    port: int = held.getsockname()[1]
+    return port
 
 
 class PostgresServer:

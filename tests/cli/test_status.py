@@ -57,7 +57,8 @@ def nobody():
 
 
 def run(*arguments, **environment):
-    return CliRunner(env=environment).invoke(command, arguments)
+    wide = {"COLUMNS": "120"}  # whatever this run of tests was started in
+    return CliRunner(env={**wide, **environment}).invoke(command, arguments)
 
 
 def row_of(output, class_name):

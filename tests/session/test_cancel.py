@@ -185,12 +185,13 @@ async def test_a_connection_is_not_handed_out_while_a_cancel_is_under_way(
     client, other = await proxy.connect(), await proxy.connect()
     await client.send(query("slow"))
     await eventually(lambda: proxy.linked() == 1)
-    await client.ask_to_cancel()
+    asking = asyncio.create_task(client.ask_to_cancel())  # answered when the cancel has been delivered
     assert (await client.answer()).status == "I"
     await other.send(query("next"))
     await eventually(lambda: proxy.waiting() == 1)
     assert "next" not in fake_server.queries()
     delivered.set()
+    await asking
     assert (await other.answer()).status == "I"
 
 

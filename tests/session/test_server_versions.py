@@ -9,6 +9,8 @@ from tests.support.npm_postgres import NpmPostgres
 from tests.support.running import RunProxy
 from tests.support.wire_client import COPY_DONE, SYNC, bind, copy_data, execute, parse, query
 
+pytestmark = pytest.mark.once
+
 AUTO = {"budget": {"total": "auto", "instances": 1, "keep_free": 90}}  # of the 97 that a server of 100 gives
 
 

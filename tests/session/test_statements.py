@@ -364,7 +364,7 @@ async def test_a_result_that_has_changed_is_told_once_to_each_and_mended_by_prep
 
 async def test_a_refused_pin_by_a_named_statement(run_proxy: RunProxy) -> None:
     """What a statement leaves in the session counts when it is executed, whenever it was prepared."""
-    proxy = await run_proxy(classes={"all": {"limit": 3, "pinned_limit": 1}})
+    proxy = await run_proxy(classes={"all": {"limit": 3, "pinned_limit": 1, "queue": {"timeout": "100ms"}}})
     holder, client = await proxy.connect(), await proxy.connect()
     for one in (holder, client):
         await prepare(one, "s", "create temp table pinned_by_name (n int)")

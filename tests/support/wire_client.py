@@ -201,9 +201,9 @@ class WireClient:
             await reader.read()
         writer.close()
 
-    async def cancelled(self) -> "Answer":
-        """The answer to what runs, cancelled until it comes: a server forgets a cancel that overtakes its query."""
-        answer = asyncio.create_task(self.answer())
+    async def cancelled(self, until: str = "Z") -> Answer:
+        """The answer to what runs, cancelled until it comes: a server forgets a cancel that comes before its query."""
+        answer = asyncio.create_task(self.answer(until))
         while not answer.done():
             await self.ask_to_cancel()
             await asyncio.wait({answer}, timeout=0.1)

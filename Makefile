@@ -4,6 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TYPED  := $(wildcard proxy/*/*.pxd)
 COMPILED := $(wildcard proxy/*/*.pyx) $(TYPED) $(wildcard $(TYPED:.pxd=.py))
+# Tests wait for servers more than they compute, so there are more workers than cores; each has servers of its own.
+# What measures CPU, memory, time or the whole machine is marked `@pytest.mark.alone`: no other test runs meanwhile.
+# WORKERS=0 is one test after the other, in one process.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo test lint format bench micro clean test-clients matrix
 
@@ -20,11 +25,12 @@ demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, 
 	$(BIN)/pgheadroom demo
 
 test: $(VENV)/.ready   ## tests against a real PostgreSQL; those of the compiled modules also on their sources
-	PGHEADROOM_PLAIN=1 $(BIN)/python -m pytest -q tests/admission tests/session tests/test_packaging.py
-	$(BIN)/python -m pytest -m "not drivers and not beside"
+	PGHEADROOM_PLAIN=1 $(PYTEST) -q -m "not once" tests/admission tests/session tests/test_packaging.py
+	$(PYTEST) -m "not drivers and not beside"
 
 test-clients: $(VENV)/.ready ## every client driver, in its own language; installs them below tests/clients
-	$(BIN)/python -m pytest -m drivers tests/clients
+	$(BIN)/python -m tests.clients.install
+	$(PYTEST) -m drivers tests/clients
 
 lint: $(VENV)/.ready   ## ruff and mypy --strict
 	$(BIN)/ruff check .

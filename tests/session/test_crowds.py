@@ -13,6 +13,8 @@ from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.wire_client import WireClient
 
+pytestmark = pytest.mark.once
+
 RUNS = 2000
 JOBS = 12
 SLOTS = 4

@@ -20,6 +20,8 @@ from tests.session.fake_server import FACTS
 from tests.support.servers import Postgres
 from tests.support.wire_client import COPY_DONE, SYNC, copy_data, execute, parse, query
 
+pytestmark = pytest.mark.once
+
 GIGABYTE = 1 << 30
 MEGABYTE = 1 << 20
 LONGEST = GIGABYTE - MEGABYTE  # of one message; PostgreSQL itself takes none of a whole gigabyte

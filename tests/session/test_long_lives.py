@@ -15,6 +15,8 @@ from tests.support.running import RunProxy
 from tests.support.servers import Postgres
 from tests.support.slow_link import SlowLink, slow_link
 
+pytestmark = pytest.mark.once
+
 AT_ONCE_SECONDS = 1.0
 ONE_SLOT = {"budget": {"total": 2}, "classes": {"all": {"limit": 1, "queue": {"timeout": "20s"}}}}
 

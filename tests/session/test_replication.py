@@ -25,6 +25,8 @@ from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.wire_client import COPY_DONE, TERMINATE, WireClient, copy_data, query
 
+pytestmark = pytest.mark.once
+
 SETTINGS: dict[str, Any] = {
     "budget": {"total": 6},
     "replication_class": "standbys",

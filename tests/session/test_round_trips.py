@@ -21,6 +21,8 @@ from tests.support.servers import Postgres
 from tests.support.slow_link import SlowLink, slow_link
 from tests.support.wire_client import SYNC, Answer, WireClient, bind, describe, execute, parse, query, run
 
+pytestmark = pytest.mark.once
+
 OpenWire = Callable[[float], Awaitable[SlowLink]]
 Work = Callable[[], Awaitable[object]]
 
@@ -246,6 +248,7 @@ def is_one_round_trip(seconds: float, round_trip_seconds: float) -> bool:
     return round_trip_seconds <= seconds < 1.5 * round_trip_seconds + 0.015
 
 
+@pytest.mark.alone
 @ROUND_TRIPS
 async def test_a_query_takes_the_time_of_one_round_trip(
     run_proxy: RunProxy, wire_to_server: OpenWire, round_trip_seconds: float
@@ -268,6 +271,7 @@ async def test_a_query_takes_the_time_of_one_round_trip(
     assert all(is_one_round_trip(seconds, round_trip_seconds) for seconds in found.values()), found
 
 
+@pytest.mark.alone
 @ROUND_TRIPS
 async def test_a_driver_waits_as_long_as_straight_at_the_server(
     run_proxy: RunProxy, wire_to_server: OpenWire, round_trip_seconds: float
@@ -285,6 +289,7 @@ async def test_a_driver_waits_as_long_as_straight_at_the_server(
     assert all(is_one_round_trip(seconds, round_trip_seconds) for seconds in found.values()), found
 
 
+@pytest.mark.alone
 async def test_a_second_turn_is_seen_and_costs_its_time(run_proxy: RunProxy, wire_to_server: OpenWire) -> None:
     """The wire tells the difference: two queries, of which the second waits for the answer to the first."""
     proxy, turns = await warm(run_proxy, wire_to_server)

@@ -14,6 +14,8 @@ from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.wire_client import WireClient
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from tests.support.certificates import issue, make_authority, make_certificates
 from tests.support.npm_postgres import NpmPostgres
 from tests.support.running import Running, RunProxy
 
+pytestmark = pytest.mark.once
+
 NpmServer = Callable[[int], NpmPostgres]
 VERSIONS = pytest.mark.parametrize("version", [13, 17, 18])
 WITH_DIRECT_TLS = pytest.mark.parametrize("version", [17, 18])

@@ -18,7 +18,7 @@ help:            ## this list
 # Compiled modules lie beside their sources and are what an import finds: a change of these means to build again.
 $(VENV)/.ready: pyproject.toml setup.py $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.ready   ## the noon import three times: direct, one shared pool, classes; a table and a picture

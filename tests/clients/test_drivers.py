@@ -27,17 +27,17 @@ Pair = tuple[Driver, Scenario]
 
 def each(pairs: list[Pair], *, pooled: bool = True) -> Any:
     """With `pooled`, what a driver is known to fail at must fail: if it no longer does, the README is to be told."""
+
+    def marks(driver: Driver, scenario: Scenario) -> Iterator[pytest.MarkDecorator]:
+        if pooled and scenario.name in driver.fails:
+            yield pytest.mark.xfail(strict=True, reason=driver.fails[scenario.name])
+        if driver.crowded:
+            yield pytest.mark.alone
+
     return pytest.mark.parametrize(
         ("driver", "scenario"),
         [
-            pytest.param(
-                driver,
-                scenario,
-                id=f"{driver.id}-{scenario.name}",
-                marks=[pytest.mark.xfail(strict=True, reason=driver.fails[scenario.name])]
-                if pooled and scenario.name in driver.fails
-                else [],
-            )
+            pytest.param(driver, scenario, id=f"{driver.id}-{scenario.name}", marks=list(marks(driver, scenario)))
             for driver, scenario in pairs
         ],
     )

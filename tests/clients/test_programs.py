@@ -7,16 +7,22 @@ from pathlib import Path
 import pytest
 
 from tests.clients.programs import Driver, Ecosystem, Program, Programs
+from tests.support.eventually import eventually_sync
 from tests.support.not_here import EXCUSED, NotHere, skip_or_fail
+from tests.support.processes import runs
 
 ECHO = """
-import json, sys, time
+import json, subprocess, sys, time
 for line in sys.stdin:
     asked = json.loads(line)
     if asked["scenario"] == "hang":
         time.sleep(60)
     if asked["scenario"] == "end":
         sys.exit(1)
+    if asked["scenario"] == "start":
+        child = subprocess.Popen(["sleep", "60"])
+        print(json.dumps({"result": child.pid}), flush=True)
+        continue
     answer = {"failure": "no"} if asked["scenario"] == "fail" else {"result": {"url": asked["url"]}}
     print(json.dumps(answer), flush=True)
 """
@@ -104,3 +110,11 @@ def test_a_program_that_hung_ended_or_failed_is_started_again(tmp_path: Path) ->
         assert program.ask("anything", "a url") == {"result": {"url": "a url"}}
     finally:
         programs.stop()
+
+
+def test_what_a_program_has_started_ends_with_it(tmp_path: Path) -> None:
+    """A queue's workers outlived a program that was too slow, and stayed connected through all later tests."""
+    programs = Programs()
+    child = programs.of(driver(tmp_path)).ask("start", "")["result"]
+    programs.stop()
+    eventually_sync(lambda: not runs(child))

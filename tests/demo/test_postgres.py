@@ -17,6 +17,7 @@ from proxy.demo.installation import readable_copy
 from proxy.demo.postgres import EmbeddedPostgres, PostgresServer
 from tests.support.debian import DebianPostgres
 from tests.support.eventually import eventually, eventually_sync
+from tests.support.processes import runs
 from tests.support.servers import ExternalPostgres, Postgres
 
 MakePostgres = Callable[..., EmbeddedPostgres]
@@ -114,15 +115,7 @@ def test_a_killed_owner_leaves_neither_process_nor_folder() -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     owner.stdout.close()
-    eventually_sync(lambda: not Path(root).exists() and not _runs(int(pid)), within_seconds=10)
-
-
-def _runs(pid: int) -> bool:
-    """A zombie that nobody reaps counts as ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    eventually_sync(lambda: not Path(root).exists() and not runs(int(pid)), within_seconds=10)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")

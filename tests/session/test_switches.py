@@ -92,8 +92,8 @@ async def test_waiters_of_a_paused_class_keep_their_places_and_others_are_served
     waits = [asyncio.create_task(wait(client)) for client in clients]
     await operator.order("resume")
     await asyncio.gather(*waits)
-    # Three at a time: within one such group any may end first.
-    assert [set(served[:3]), set(served[3:])] == [{"0", "1", "2"}, {"3", "4", "5"}]
+    # Three at a time, and a slow one may be overtaken: at most two of those before are still at work.
+    assert all(at >= int(place) - 2 for at, place in enumerate(served)), served
 
 
 async def test_who_works_in_a_paused_class_finishes_its_transaction(operate: Operate) -> None:

@@ -33,6 +33,7 @@ COMPILED = (
     "proxy/session/pool.py",
     "proxy/session/examination.py",
     "proxy/session/gate.py",
+    "proxy/session/holding.py",
     "proxy/session/linked.py",
     "proxy/session/short_ways.py",
     "proxy/session/client.py",

@@ -71,6 +71,15 @@ class Controller:
         account = self._ledger.account(class_name)
         return max(0, rule.held_part(account, now) - account.used)
 
+    def would_serve(self, class_name: str, now: float) -> bool:
+        """Whether somebody waits who would be granted a slot, had the class one less of those it borrows."""
+        ledger = self._ledger
+        account = ledger.account(class_name)
+        if not ledger.waiters or account.used <= account.reserved:
+            return False
+        with ledger.without_a_borrowed_slot(account):
+            return self._next_to_serve(now) is not None
+
     def snapshot(self, now: float) -> Snapshot:
         return take_snapshot(self._ledger, now)
 

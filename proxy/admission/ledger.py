@@ -7,7 +7,8 @@ The two things that must never happen are checked here in words and not by `asse
 above the budget, and a slot given back twice.
 """
 
-from collections.abc import ValuesView
+from collections.abc import Iterator, ValuesView
+from contextlib import contextmanager
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
 from proxy.admission.decisions import RefusalReason
@@ -226,6 +227,19 @@ class Ledger:
         if client in self.pinned:
             self.unpin(client, account)
         return account
+
+    @contextmanager
+    def without_a_borrowed_slot(self, account: Account) -> Iterator[None]:
+        """As if the class had given back one slot of those over its reservation: to be asked about, not to stay so."""
+        account.used -= 1
+        self.in_use -= 1
+        self.most_committed -= 1
+        try:
+            yield
+        finally:
+            account.used += 1
+            self.in_use += 1
+            self.most_committed += 1
 
     # Unbounded holds.
 

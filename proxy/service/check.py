@@ -12,7 +12,7 @@ from proxy.service.budget import budget_settings, capacity, pinned_limit, usable
 from proxy.service.check_access import report_access
 from proxy.service.check_schedules import report_schedules
 from proxy.service.config.errors import Path, key_text
-from proxy.service.config.model import Config, PriorityClass
+from proxy.service.config.model import Config, Holds, PriorityClass
 from proxy.service.config.units import show_seconds
 from proxy.service.customers import customer_class
 from proxy.service.findings import Finding, Reporter, Severity
@@ -196,6 +196,16 @@ def _report_class(report: Reporter, name: str, one: PriorityClass) -> None:
         hint = f"set classes.{name}.max_clients_per_identity below {one.max_clients}, or leave it out"
         report.warning((*here, "max_clients_per_identity"), text, hint)
     _report_patience(report, name, one)
+    _report_holds(report, name, one.holds)
+
+
+def _report_holds(report: Reporter, name: str, holds: Holds) -> None:
+    """A bound behind another one that ends the same thing is never reached."""
+    for key, before in (("borrowed_idle_in_transaction", "idle_in_transaction"), ("query", "transaction")):
+        longer, shorter = getattr(holds, key), getattr(holds, before)
+        if longer is not None and shorter is not None and longer >= shorter:
+            text = f"{show_seconds(longer)} is never reached: {before} ends the client after {show_seconds(shorter)}"
+            report.warning(("classes", name, "holds", key), text, f"set it below classes.{name}.holds.{before}")
 
 
 def _report_patience(report: Reporter, name: str, one: PriorityClass) -> None:

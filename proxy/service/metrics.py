@@ -20,7 +20,14 @@ from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.findings import Finding, Severity
 from proxy.service.history import History
-from proxy.service.view import ProcessView, ServerConnectionCounts, fold_names, fold_pins, pinned_limit_of
+from proxy.service.view import (
+    ProcessView,
+    ServerConnectionCounts,
+    fold_names,
+    fold_pins,
+    pinned_limit_of,
+    readable_name,
+)
 from proxy.session.histogram import Histogram
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
@@ -394,6 +401,14 @@ def _session_counters(measures: Measures) -> Iterator[Metric]:
     for (class_name, reason), count in measures.pins.items():
         pins.add_metric([class_name, reason], count)
     yield pins
+    holds = CounterMetricFamily(
+        f"{PREFIX}class_holds_ended",
+        "Queries cancelled, and clients ended, because a bound of their class (holds) was reached.",
+        labels=["class", "application_name", "bound"],
+    )
+    for (class_name, application, bound), count in measures.holds_ended.items():
+        holds.add_metric([class_name, readable_name(application), bound], count)
+    yield holds
 
 
 def _yes_no(value: bool) -> str:

@@ -6,8 +6,9 @@ Does not know: the running process, what the server says about itself.
 
 from dataclasses import replace
 
+from proxy.admission.holds import HoldBounds
 from proxy.admission.lateness import LatenessSettings
-from proxy.service.config.model import Config, Rule
+from proxy.service.config.model import Config, Holds, Rule
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
 from proxy.service.tls import tls_offer, upstream_tls
@@ -180,6 +181,10 @@ def pool_settings(config: Config) -> PoolSettings:
     )
 
 
+def hold_bounds(holds: Holds) -> HoldBounds:
+    return HoldBounds(**{name: seconds for name, seconds in holds if seconds is not None})
+
+
 def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
     return {
         name: ClassBehaviour(
@@ -189,6 +194,7 @@ def class_behaviours(config: Config) -> dict[str, ClassBehaviour]:
             one.flow_key,
             OnSessionState(one.on_session_state),
             one.parameters or {},
+            hold_bounds(one.holds),
         )
         for name, one in config.classes.items()
     }

@@ -57,12 +57,14 @@ class Cleaning(Holder):
         is_dirty: bool,
         is_mid_message: bool,
         work_goes_on: bool = False,
+        must_cancel: bool = False,
         is_spoilt: bool = False,
         is_unanswerable: bool = False,
     ) -> None:
         """`over` is called once, when the connection is idle in its pool or gone.
 
-        `is_unanswerable`: the server may skip what is awaited, and never answer it.
+        `must_cancel`: whatever `cancel_on_disconnect` says. `is_unanswerable`: the server may skip what is awaited, and
+        never answer it.
         """
         server = self._server
         if server.is_full and server.client is not None:
@@ -72,7 +74,7 @@ class Cleaning(Holder):
         if is_spoilt:
             server.retire_at = 0.0  # it keeps what DISCARD ALL does not end
         self._must_discard = is_dirty
-        self._cancels = self._pool.registry.settings.cancel_on_disconnect
+        self._cancels = must_cancel or self._pool.registry.settings.cancel_on_disconnect
         if (
             server.copying_in
             or is_mid_message

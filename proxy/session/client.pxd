@@ -6,6 +6,7 @@ from proxy.session cimport clock, examination
 from proxy.session.backlog cimport Backlog
 from proxy.session.examination cimport Examination
 from proxy.session.gate cimport Gate
+from proxy.session.holding cimport HoldWatch
 from proxy.session.measures cimport ApplicationMeasures
 from proxy.session.parameters cimport Settings
 from proxy.session.pool cimport Pool
@@ -33,7 +34,9 @@ cdef class ClientConnection:
     cdef public object listening
     cdef readonly bint holds_slot
     cdef public double asked_at
-    cdef double _granted_at
+    cdef readonly double granted_at
+    cdef public double idle_since
+    cdef readonly HoldWatch watch  # None where its class has no bounds
     cdef public bint is_unbounded
     cdef readonly Cursor cursor
     cdef readonly Backlog backlog

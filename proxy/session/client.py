@@ -26,6 +26,7 @@ from proxy.session.entering import Entering
 from proxy.session.examination import WANTED, Dialect, Examination
 from proxy.session.facts import facts_from
 from proxy.session.fitting import Fitting
+from proxy.session.holding import HoldWatch
 from proxy.session.linked import Link
 from proxy.session.listening import Listening
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
@@ -86,7 +87,6 @@ class ClientConnection:
         "_closed",
         "_entering",
         "_fitting",
-        "_granted_at",
         "_is_clogged",
         "_measures",
         "_phase",
@@ -99,9 +99,11 @@ class ClientConnection:
         "desk",
         "dialect",
         "gate",
+        "granted_at",
         "holds_slot",
         "id",
         "identity",
+        "idle_since",
         "is_unbounded",
         "link",
         "listening",
@@ -115,6 +117,7 @@ class ClientConnection:
         "statements",
         "transport",
         "upstream",
+        "watch",
     )
 
     def __init__(
@@ -132,6 +135,7 @@ class ClientConnection:
         self.id = client_id
         self.identity = identity
         self.transport = transport
+        self.watch: HoldWatch | None = None  # where its class has bounds
         self._belong_to(upstream.classify(identity, identity.application_name), identity.application_name)
         if of_class := desk.behaviour(self.class_name).parameters:
             self.identity = replace(identity, parameters={**of_class, **identity.parameters})
@@ -148,7 +152,8 @@ class ClientConnection:
         # The slot.
         self.holds_slot = False
         self.asked_at = 0.0
-        self._granted_at = 0.0
+        self.granted_at = 0.0
+        self.idle_since = 0.0
         self.is_unbounded = False  # held until the client says otherwise
         # What it sends, and what it has left behind.
         limits = desk.settings.limits
@@ -233,6 +238,8 @@ class ClientConnection:
     def pause_writing(self) -> None:
         # This client does not drain its result: stop reading the server rather than hold the result here.
         self._is_clogged = True
+        if self.watch is not None:
+            self.watch.clogged(clock.now())
         server = self.server
         if server is not None:
             self._server_paused = True
@@ -240,6 +247,8 @@ class ClientConnection:
 
     def resume_writing(self) -> None:
         self._is_clogged = False
+        if self.watch is not None:
+            self.watch.drained()
         server = self.server
         if self._server_paused and server is not None:
             server.transport.resume_reading()
@@ -252,13 +261,13 @@ class ClientConnection:
         self.desk.log.info("client_broke_protocol", violation=str(violation), **self.identity.log_keys())
         self.end(refusals.protocol_violation(str(violation)))
 
-    def end(self, error: ErrorFields | None) -> None:
-        """Say why, and close."""
+    def end(self, error: ErrorFields | None, *, cancels: bool = False) -> None:
+        """Say why, and close. `cancels`: what runs is cancelled, whatever happens to work of clients that vanish."""
         if self._phase == _GONE:
             return
         if error is not None:
             self.transport.write(messages.error_response(error))
-        self.leave()
+        self.leave(cancels=cancels)
         close_in_time(self.transport, self.desk.loop)
 
     # -- entering -----------------------------------------------------------------------------------------------------
@@ -273,6 +282,7 @@ class ClientConnection:
         """It has been greeted, and holds no server connection."""
         self._entering = self._fitting = None
         self._phase = _IDLE
+        self.idle_since = clock.now()
         self._begin_pending()
 
     # -- beginning a unit of work -------------------------------------------------------------------------------------
@@ -323,6 +333,7 @@ class ClientConnection:
         return listening.takes(self, self.upstream, buffer, facts, seen, self.dialect)
 
     def _answer_locally(self, buffer: bytes, facts: Sequence[Fact]) -> tuple[bytes, Sequence[Fact]]:
+        self.idle_since = clock.now()
         local = self.local or LocalAnswers(self)
         answer, rest = local.consume(buffer)
         if answer:
@@ -384,12 +395,16 @@ class ClientConnection:
         """Without a request, and without a wait."""
         self.holds_slot = True
         self.is_unbounded = False
-        self._granted_at = self.asked_at = now
+        self.granted_at = self.asked_at = now
+        if self.watch is not None:
+            self.watch.begins(now)
         self._measures.granted_at_once()
 
     def granted(self, grant: Grant) -> None:
         self.holds_slot = True
-        self._granted_at = clock.now()
+        self.granted_at = clock.now()
+        if self.watch is not None:
+            self.watch.begins(self.granted_at)
         if self._phase == _ENTERING:
             self._fitting = Fitting(self, self._entering)
             self._fitting.begin()
@@ -412,6 +427,7 @@ class ClientConnection:
         `is_for_all`: what the client has sent behind it is refused as well, for the same answer would be given to each.
         """
         self._phase = _IDLE
+        self.idle_since = clock.now()
         local = self.local or LocalAnswers(self)
         buffer, facts = self.backlog.take()
         answer, rest = local.refuse(error, buffer)
@@ -435,15 +451,17 @@ class ClientConnection:
     @property
     def was_served(self) -> bool:
         """It has held a slot: it did not connect for nothing."""
-        return self._granted_at > 0.0
+        return self.granted_at > 0.0
 
     def slot_over(self) -> None:
         self._give_slot_back(clock.now())
+        if self.watch is not None:
+            self.upstream.holds.slot_is_back(self.watch)
 
     def _give_slot_back(self, now: float) -> None:
         """The time it was held is noted."""
         self.holds_slot = False
-        self._measures.held(now - self._granted_at, now - self.asked_at)
+        self._measures.held(now - self.granted_at, now - self.asked_at)
         self.gate.release(self.id, now)
 
     # -- a server connection ------------------------------------------------------------------------------------------
@@ -490,6 +508,7 @@ class ClientConnection:
         now = clock.now()
         if self._phase == _LINKED:
             self._phase = _IDLE
+        self.idle_since = now
         self.link = None
         server.unlink(now)
         if self._server_paused:
@@ -519,6 +538,11 @@ class ClientConnection:
         return self._phase not in (_IDLE, _GONE)
 
     @property
+    def is_idle(self) -> bool:
+        """Holds nothing, and waits for nothing."""
+        return self._phase == _IDLE
+
+    @property
     def is_idle_in_transaction(self) -> bool:
         return self.link is not None and self.link.is_idle_in_transaction
 
@@ -532,6 +556,7 @@ class ClientConnection:
         self.class_name = class_name
         self._measures = self.desk.measures.of(class_name).of_application(application_name)
         self.one_statement = self.desk.pool_mode(class_name) is PoolMode.STATEMENT
+        self.watch = self.upstream.holds.watch_or_none(self, self.watch)
 
     def settings_changed(self, settings: Settings) -> None:
         """The client changed a parameter. A new application_name counts from the next transaction on."""
@@ -619,6 +644,7 @@ class ClientConnection:
 
     def _cut_pending(self, end: int) -> None:
         self._phase = _IDLE
+        self.idle_since = clock.now()
         buffer, facts = self.backlog.take()
         if end < len(buffer):
             self.keep(buffer[end:], facts_from(facts, end))
@@ -654,7 +680,7 @@ class ClientConnection:
         elif self.link is not None:
             self.link.cancel_requested()
 
-    def leave(self, *, work_goes_on: bool = False) -> None:
+    def leave(self, *, work_goes_on: bool = False, cancels: bool = False) -> None:
         """The client is gone, or is being sent away. Whatever it holds goes back, in its own time."""
         if self._phase == _GONE:
             return
@@ -664,22 +690,25 @@ class ClientConnection:
         if fitting is not None:
             fitting.give_up()
         if server is not None:
-            self._clean(server, link, work_goes_on)
+            self._clean(server, link, work_goes_on, cancels)
         elif phase != _CLEANING and self.holds_slot:
             self.slot_over()
         else:
             self.gate.leave(self.id, self.class_name, clock.now() - self.asked_at)
         self.backlog.close()
+        if self.watch is not None:
+            self.watch.close()
         if self.listening is not None:
             self.listening.close()
         self.desk.client_left(self)
 
-    def _clean(self, server: ServerConnection, link: Link | None, work_goes_on: bool) -> None:
+    def _clean(self, server: ServerConnection, link: Link | None, work_goes_on: bool, cancels: bool) -> None:
         """`link` None: nothing of the client's has been sent yet."""
         Cleaning(server, self.pool, self.upstream.canceller, self.slot_over).begin(
             is_dirty=self.session_hold or (self.state is not None and self.state.is_dirty),
             is_spoilt=bool(self.pins & NEVER_CLEARED),
             is_mid_message=link is not None and (link.unsynced or self.is_mid_message()),
             work_goes_on=work_goes_on,
+            must_cancel=cancels,
             is_unanswerable=link is not None and link.may_be_skipped,
         )

@@ -20,6 +20,7 @@ cdef class Gate:
     cdef readonly Controller controller
     cdef DecisionLoop _decisions
     cdef public object after_release
+    cdef public object after_queued
     cdef object _measures
     cdef object _loop
     cpdef bint try_grant(self, client, str class_name, double now)

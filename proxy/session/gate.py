@@ -117,6 +117,7 @@ class Gate:
         self._loop = loop
         self._decisions = DecisionLoop(controller, self._count, loop)
         self.after_release: Callable[[], None] | None = None  # somebody counts what is still held, as a drain does
+        self.after_queued: Callable[[], None] | None = None  # somebody may have a slot to give up for whoever waits
 
     def request(self, applicant: Applicant, class_name: str, flow: Hashable, *, unbounded: bool = False) -> None:
         """`granted` or `refused` of the applicant is called, possibly before this returns."""
@@ -125,6 +126,8 @@ class Gate:
         self._decisions.deliver(
             self.controller.request(applicant.id, class_name, flow=flow, now=now, unbounded=unbounded)
         )
+        if self.after_queued is not None and applicant.id in self._decisions.applicants:
+            self.after_queued()
 
     def try_grant(self, client: ClientId, class_name: str, now: float) -> bool:
         """The hot path: a slot at once, or nothing has happened and `request` is to be called."""

@@ -2,8 +2,10 @@
 
 cimport cython
 
+from proxy.session cimport clock
 from proxy.session.client cimport ClientConnection
 from proxy.session.examination cimport Examination
+from proxy.session.holding cimport HoldWatch
 from proxy.session.server cimport Holder, ServerConnection
 from proxy.session.statements cimport ClientStatements
 
@@ -17,9 +19,12 @@ cdef class Link(Holder):
     cdef bint _late_copy
     cdef bint _copied
     cdef bint _has_portal
+    cdef readonly double unit_since
+    cdef readonly double transaction_since
 
     cpdef received(self, bytes buffer, facts)
     cpdef bint must_hold(self)
+    cpdef _unit_begins(self, HoldWatch watch, double now)
 
     @cython.locals(seen=Examination, server=ServerConnection, client=ClientConnection, block_at=Py_ssize_t)
     cpdef forward(self, bytes buffer, facts)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from proxy.session import examination, refusals, session_changes
+from proxy.session import clock, examination, refusals, session_changes
 from proxy.session.examination import Examination
 from proxy.session.facts import facts_from, facts_until
 from proxy.session.local import LocalAnswers
@@ -30,6 +30,7 @@ from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
     from proxy.session.client import ClientConnection
+    from proxy.session.holding import HoldWatch
 
 _COPY_MESSAGES: Final = frozenset((messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 
@@ -45,6 +46,8 @@ class Link(Holder):
         "client",
         "may_be_skipped",
         "server",
+        "transaction_since",
+        "unit_since",
         "unsynced",
     )
 
@@ -60,6 +63,9 @@ class Link(Holder):
         self._late_copy = False
         self._copied = False
         self._has_portal = False
+        # Where somebody asks for them (`holding`), and something began after the slot was granted; 0 where nothing did.
+        self.unit_since = 0.0
+        self.transaction_since = 0.0
 
     # -- from the client ----------------------------------------------------------------------------------------------
 
@@ -157,13 +163,16 @@ class Link(Holder):
         if leaves_at:
             self.forward(buffer[:leaves_at], facts_until(facts, leaves_at))
         self.client.leave(work_goes_on=True)
-        close_in_time(self.transport, self.client.desk.loop)
+        close_in_time(self.client.transport, self.client.desk.loop)
 
     # -- to the server ------------------------------------------------------------------------------------------------
 
     def send(self, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> None:
         """Send what was examined. What it names is translated, and what is under way behind it is noted."""
         server, session_hold = self.server, self.client.session_hold
+        watch = self.client.watch
+        if watch is not None and not (server.awaiting or self.unsynced):
+            self._unit_begins(watch, clock.now())
         if session_hold and not self.may_be_skipped:  # elsewhere the answers are followed one by one
             self.may_be_skipped = may_be_skipped(facts, self.unsynced)
         of_copy = server.copying_in or self._late_copy or buffer[0] in _COPY_MESSAGES
@@ -187,6 +196,12 @@ class Link(Holder):
             self._has_portal = self._has_portal or seen.has_portal
         if not seen.awaited and server.is_clean:
             self.unit_may_be_over()  # the end of a COPY that the server has given up already: no answer will come
+
+    def _unit_begins(self, watch: "HoldWatch", now: float) -> None:
+        self.unit_since = now
+        if self.server.last_status == IDLE_STATUS:
+            self.transaction_since = now
+        watch.begins(now)
 
     def _translated(self, buffer: bytes, facts: Sequence[Fact], seen: Examination) -> bytes:
         """What the server is to read. Only names, and units that come in pieces, need a look at every answer."""
@@ -247,6 +262,8 @@ class Link(Holder):
 
     def _goes_on_holding(self) -> None:
         client = self.client
+        if client.watch is not None:
+            client.idle_since = clock.now()
         if self.unsynced and not self._has_portal:
             self._end_open_unit()
         if client.desk.draining:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
+from proxy.admission.holds import Bound
 from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import PinReason
 
@@ -167,6 +168,29 @@ def still_waiting(event: StillWaiting) -> ErrorFields:
         f"class={name} position={event.position}{_expected(event.expected_wait_seconds)}",
         f"classes.{name}.limit and classes.{name}.queue.timeout decide how long this may take",
     )
+
+
+def hold_ended(class_name: str, bound: Bound, seconds: float, severity: str) -> ErrorFields:
+    """A client has gone on for longer than its class lets it. PostgreSQL has the same codes for its own timeouts."""
+    code, text, hint = _HOLDS[bound]
+    key = f"classes.{class_name}.holds.{bound.value}"
+    message = f'class "{class_name}" lets a client {text} for {seconds:g} s at most'
+    detail = f"class={class_name} bound={bound.value} after_ms={round(1000 * seconds)}"
+    return ErrorFields(severity, code, message, detail, f"{hint}, or raise {key}")
+
+
+_HOLDS: Final = {
+    Bound.IDLE_IN_TRANSACTION: ("25P03", "idle in a transaction", "commit or roll back before doing something else"),
+    Bound.BORROWED_IDLE_IN_TRANSACTION: (
+        "25P03",
+        "idle in a transaction, while others wait for its slot,",
+        "commit or roll back before doing something else",
+    ),
+    Bound.TRANSACTION: ("25P04", "keep a transaction open", "do the work in smaller transactions"),
+    Bound.QUERY: (QUERY_CANCELED, "run one query", "make the query faster or smaller"),
+    Bound.CLIENT_IDLE: ("57P05", "stay connected without a query", "connect again"),
+    Bound.SLOW_READER: (QUERY_CANCELED, "read nothing of its result", "fetch in portions, or read faster"),
+}
 
 
 def listen_timeout(seconds: float) -> ErrorFields:

@@ -172,7 +172,7 @@ class ServerConnection:
         self.bound_name = b""  # the client's name of it
         self.has_sure_settings = True  # what its client has sent changes none, as far as can be seen
         self.unnamed = NO_UNNAMED  # the Parse of the unnamed statement it has: the very object that a client keeps
-        self.idle_since = clock.now()
+        self.idle_since = clock.now()  # while linked: when a unit was answered behind which more is to come
         self.retire_at = float("inf")
         self.login_done: asyncio.Future[ErrorFields | None] = loop.create_future()  # None: logged in
         self.route: Route | None = None  # set by whoever dialled
@@ -460,6 +460,8 @@ class ServerConnection:
         if not self.awaiting:
             self.statements.all_answered()
         self.last_status = status
+        if status != _IDLE_STATUS or self.awaiting:
+            self.idle_since = clock.now()
         self.copying_in = self.has_copy_end = False
         failed, self._failed = self._failed, False
         if self.tells_ready:

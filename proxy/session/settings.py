@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from proxy.admission.holds import NO_BOUNDS, HoldBounds
 from proxy.admission.lateness import LatenessSettings
 from proxy.session.encryption import TlsOffer
 from proxy.wire.passwords import StoredPassword
@@ -205,6 +206,7 @@ class ClassBehaviour:
     flow_key: str = "identity"
     on_session_state: OnSessionState = OnSessionState.PIN
     parameters: Mapping[str, str] = field(default_factory=dict)
+    holds: HoldBounds = NO_BOUNDS
 
 
 @dataclass(frozen=True, slots=True)

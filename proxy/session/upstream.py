@@ -13,6 +13,7 @@ from proxy.admission.connect_rate import ConnectRate
 from proxy.session import clock
 from proxy.session.cancel import Canceller
 from proxy.session.gate import Door, Gate
+from proxy.session.holding import Holds
 from proxy.session.listen_hubs import ListenHubs
 from proxy.session.passthrough import Passthrough
 from proxy.session.registry import Registry
@@ -45,6 +46,7 @@ class Upstream:
         self.registry = registry
         self.canceller = Canceller(registry.connector, desk.measures, desk.tasks)
         self.listen_hubs = ListenHubs(self)
+        self.holds = Holds(self)
         self.user_lookup = UserLookup(self)
         self.passthrough = Passthrough(self)
         registry.idle_kept_from = self.idle_kept_from

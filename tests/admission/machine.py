@@ -164,7 +164,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         silent, taking = (random.choice(self.names()) for _ in range(2))
         self.some_ask(silent, 3)
         for client in list(self.reference.classes[silent].holders):
-            self.give(self.core.release, self.reference.release, client)
+            self.gives_back(client)
         self.some_ask(taking, 5)
         for _ in range(3):
             self.some_time_passes(random)
@@ -264,7 +264,19 @@ class AdmissionMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject, count: int) -> None:
         for _ in range(min(count, self.core.in_use)):
             client = data.draw(st.sampled_from(self.holders()))
-            self.give(self.core.release, self.reference.release, client)
+            self.gives_back(client)
+
+    def gives_back(self, client: ClientId) -> None:
+        """Whether a slot that the class borrows would serve somebody is known before it is given back."""
+        c = self.reference.holder(client)
+        self.reference.at(self.now)
+        would_serve, is_borrowed = self.core.would_serve(c.name, self.now), c.u > c.r
+        is_simple = not (c.holders[client] or c.debt)  # else more changes than the number of slots
+        decisions = self.core.release(client, self.now)
+        serves = any(isinstance(one, Grant) for one in decisions)
+        assert not would_serve or (serves and is_borrowed), "a borrowed slot was to serve somebody, and did not"
+        assert would_serve or not (serves and is_borrowed and is_simple), "a borrowed slot served somebody unforeseen"
+        self.compare(decisions, self.reference.release(client))
 
     @precondition(lambda self: self.core.waiting)
     @rule(data=st.data())
@@ -473,7 +485,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.give(self.core.set_state, self.reference.set_state, name, ClassState.RUNNING)
         while holders := self.holders():
             for client in holders:
-                self.give(self.core.release, self.reference.release, client)
+                self.gives_back(client)
         for c in self.reference.all():
             stuck = c.waiters and c.head().unbounded and not c.pinned_limit
             assert c.floor < 1 or not c.waiters or stuck, f"{c.name} has a floor and makes no progress"

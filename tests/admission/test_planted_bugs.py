@@ -78,6 +78,12 @@ def no_cap_at_all(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "take", take)
 
 
+replaced(
+    "any slot is said to serve whoever waits", Controller, "would_serve", lambda self, name, now: bool(self.waiting)
+)
+replaced("a borrowed slot is said to serve nobody", Controller, "would_serve", lambda self, name, now: False)
+
+
 # Parts and commitments
 
 replaced("a floor is not kept", rule, "floor_part", lambda account: 0)

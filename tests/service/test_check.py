@@ -296,3 +296,15 @@ def test_a_window_that_cannot_be_read_is_a_mistake_in_words(wrong, words):
         load_config_text(text % wrong, {})
     assert words in str(mistake.value)
     assert "schedules[0]" in str(mistake.value)
+
+
+@pytest.mark.parametrize(
+    ("holds", "key"),
+    [
+        ("{idle_in_transaction: 60s, borrowed_idle_in_transaction: 60s}", "borrowed_idle_in_transaction"),
+        ("{transaction: 5m, query: 10m}", "query"),
+    ],
+)
+def test_a_bound_behind_another_that_ends_the_same_is_warned_about(holds, key):
+    text = replaced(("reserved: 4, lendable: 2, limit: 40}", f"reserved: 4, lendable: 2, limit: 40, holds: {holds}}}"))
+    assert told(text) == [("warning", f"classes.bulk.holds.{key}")]

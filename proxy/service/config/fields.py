@@ -140,7 +140,7 @@ def _as_number(value: object) -> float | None:
         return None
 
 
-def seconds(minimum: float = 0.001) -> Setting:
+def seconds(minimum: float = 0.001, *, optional: bool = False) -> Setting:
     """A length of time, kept in seconds."""
 
     def read(value: object, _: Path) -> object:
@@ -159,6 +159,7 @@ def seconds(minimum: float = 0.001) -> Setting:
         f'a length of time, {least}, as "2s", "500ms", "10m" or a number of seconds',
         _with_reason(schema),
         read,
+        optional,
         show=show_seconds,
     )
 

@@ -30,6 +30,7 @@ RateOrZero = Annotated[float, fields.positive_number(or_zero=True)]
 OptionalCount = Annotated[int | None, fields.whole(0, optional=True)]
 Seconds = Annotated[float, fields.seconds()]
 SecondsOrZero = Annotated[float, fields.seconds(minimum=0)]
+OptionalSeconds = Annotated[float | None, fields.seconds(optional=True)]
 OptionalFile = Annotated[Path | None, fields.file_path()]
 OptionalText = Annotated[str | None, fields.text("some text", optional=True)]
 Glob = Annotated[str | None, fields.text("some text, * and ? stand for any", optional=True)]
@@ -316,6 +317,28 @@ class Schedule(Section):
         return self
 
 
+class Holds(Section):
+    idle_in_transaction: OptionalSeconds = Field(
+        default=None, description="a client that idles in a transaction for longer is ended (25P03)"
+    )
+    borrowed_idle_in_transaction: OptionalSeconds = Field(
+        default=None,
+        description="the same in a slot over the reservation, once somebody waits who would get it (25P03)",
+    )
+    transaction: OptionalSeconds = Field(
+        default=None, description="a client whose slot is held without a break for longer is ended (25P04)"
+    )
+    query: OptionalSeconds = Field(
+        default=None, description="what is answered no sooner is cancelled (57014); the client stays"
+    )
+    client_idle: OptionalSeconds = Field(
+        default=None, description="a client that sends nothing for longer, and does not listen, is ended (57P05)"
+    )
+    slow_reader: OptionalSeconds = Field(
+        default=None, description="a client that holds a slot and reads nothing of its result for longer is ended"
+    )
+
+
 class PriorityClass(Section):
     reason: OptionalText = Field(default=None, description="why the numbers are what they are")
     match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
@@ -354,6 +377,7 @@ class PriorityClass(Section):
         description="session parameters of its clients that do not set them, as idle_in_transaction_session_timeout",
         json_schema_extra=NEW_CONNECTIONS,
     )
+    holds: Holds = Field(default_factory=Holds, description="how long its clients may go on; empty: without end")
     flow_key: Annotated[FlowKey, fields.choice("identity", "user", "database", "application_name", "address")] = Field(
         default="identity",
         description="clients alike in it take turns as one: identity, user, database, application_name, address",

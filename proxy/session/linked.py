@@ -21,8 +21,9 @@ from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
 from proxy.session.skipping import may_be_skipped
 from proxy.session.statement_mode import block_opens_at
 from proxy.session.statements import NO_UNNAMED, NONE
-from proxy.session.translation import Translation, held_from
+from proxy.session.translation import Translation
 from proxy.session.transports import close_in_time
+from proxy.session.unsettled import held_from
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.framing import Fact

@@ -173,7 +173,7 @@ class ClientStatements:
         self.changes = 0  # of the unnamed one, where an error might take one back
         self.size = 0  # what the named ones may make the proxy hold
         # Names that units change which are sent and not answered yet, and those of the unit whose Sync is to come. Kept
-        # by `translation.held_from`.
+        # by `unsettled.held_from`.
         self.unsettled = NONE
         self.in_open_unit = NONE
 

@@ -5,7 +5,7 @@ Does not know: what is in use, where the settings were read, time.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
 from typing import Final, NewType
@@ -47,7 +47,8 @@ class ClassSettings:
     `queue_max` 0 refuses instead of queueing, `refuse_hopeless` refuses at once who would wait in vain. `pinned_limit`
     None means the class limit, `max_clients` and `max_clients_per_identity` None no limit.
     `lend_memory_seconds` is the half-life with which unused demand is forgotten, `slow_start_seconds` the time in which
-    it comes up to its limit after a pause or an outage.
+    it comes up to its limit after a pause or an outage. `renamed_from` is the name that the class had before this
+    reload: who holds or waits there does so here.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ClassSettings:
     max_clients_per_identity: int | None = None
     lend_memory_seconds: float = 10.0
     notify_after_seconds: float = 5.0
+    renamed_from: str | None = None
     connects: ConnectSettings = NO_CONNECT_RATE
     slow_start_seconds: float = 0.0
 
@@ -167,6 +169,20 @@ class BudgetSettings:
         for settings in self.classes:
             if settings.name == INTERNAL_CLASS and settings.reserved < 1:
                 yield f'class "{INTERNAL_CLASS}": reserved is 0; the proxy\'s own connections need at least 1'
+
+
+def renamed_classes(settings: BudgetSettings, known: Container[str]) -> dict[str, str]:
+    """Old name -> new name of the classes that go on under another one; `known` are those of before.
+
+    A name that is configured still, or that exists already, is no other class's.
+    """
+    names = {one.name for one in settings.classes}
+    renamed = {}
+    for one in settings.classes:
+        old = one.renamed_from
+        if old is not None and old in known and old not in names and one.name not in known and old not in renamed:
+            renamed[old] = one.name
+    return renamed
 
 
 INTERNAL_LIMIT: Final = 2  # one for what asks without end, and one for what must not wait behind it

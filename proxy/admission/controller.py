@@ -256,6 +256,7 @@ class Controller:
 
         A class that is no longer configured has no reservation and limit 0: its holders drain under its name, its
         waiters are refused with `class_rejecting`, and it is forgotten at the first reload after it is empty.
+        A class whose `renamed_from` is the name of one that left goes on in its place: holders, waiters and counts.
         Promises that do not fit the new total are cut in priority order; use above it falls by releases alone.
         """
         self._settings = settings

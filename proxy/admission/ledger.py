@@ -10,7 +10,7 @@ above the budget, and a slot given back twice.
 from collections.abc import Iterator, ValuesView
 from contextlib import contextmanager
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, renamed_classes
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.demand import DemandMemory
 from proxy.admission.queue_pace import QueuePace
@@ -289,6 +289,8 @@ class Ledger:
         """Take over the settings: accounts are made, changed and retired, and the reservations shared out anew."""
         for account in self.all_accounts():
             account.remember_demand(now)
+        for old, new in renamed_classes(settings, self.accounts).items():
+            self._rename(old, new)
         for one in settings.classes:
             if one.name in self.accounts:
                 self.accounts[one.name].adopt(one, now)
@@ -304,6 +306,14 @@ class Ledger:
         self.accounts = {name: self.accounts[name] for name in (*names, *retired)}
         self.total = settings.total
         self.share_out(settings)
+
+    def _rename(self, old: str, new: str) -> None:
+        """The account goes on under another name: what it counts, who holds, who waits and in which order."""
+        account = self.accounts.pop(old)
+        account.name = new
+        for waiter in account.queue.waiters.values():
+            waiter.class_name = new
+        self.accounts[new] = account
 
     def share_out(self, settings: BudgetSettings) -> None:
         """Set what each class keeps of its reservation, and the headroom, from the limits as they are now."""

@@ -9,7 +9,7 @@ The decisions are those of slots: a Grant admits to a place. Order of arrival, n
 
 from collections.abc import Collection, Hashable, Sequence
 
-from proxy.admission.classes import BudgetSettings, ClientId
+from proxy.admission.classes import BudgetSettings, ClientId, renamed_classes
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.draws import Draw, middle
 from proxy.admission.ledger import DoubleRequest, UnknownClass
@@ -96,8 +96,15 @@ class ClientPlaces:
         return self._timers.earliest()
 
     def reconfigure(self, settings: BudgetSettings, now: float) -> Sequence[Decision]:
-        """Take over other limits. Nobody loses a place; the waiters of a removed class are refused."""
+        """Take over other limits. Nobody loses a place; the waiters of a removed class are refused.
+
+        A class that goes on under another name keeps its guests and its waiters.
+        """
         configured = {one.name: one for one in settings.classes}
+        for old, new in renamed_classes(settings, self._rooms).items():
+            room = self._rooms[new] = self._rooms.pop(old)
+            for waiter in room.queue.waiters.values():
+                waiter.class_name = new
         decisions: list[Decision] = []
         for name, room in self._rooms.items():
             if name not in configured:

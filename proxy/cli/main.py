@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "resume": "switches:resume",
     "set": "set:set_numbers",
     "unset": "set:unset_numbers",
+    "reload": "reload",
 }
 
 

@@ -105,6 +105,7 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         max_clients_per_identity=one.max_clients_per_identity,
         lend_memory_seconds=one.lend_memory,
         notify_after_seconds=one.notify_after,
+        renamed_from=one.renamed_from,
         connects=_connect_settings(one.connects),
         slow_start_seconds=one.slow_start,
     )

@@ -32,6 +32,14 @@ class Finding:
         return f"{place}{self.severity}: {self.key}: {self.text} ({self.hint})"
 
 
+class BudgetCannotHold(Exception):  # noqa: N818 - says what is
+    """The numbers cannot be kept with this server; `problems` are the findings that say why."""
+
+    def __init__(self, problems: list[Finding]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
 class Reporter:
     """Collects findings about one configuration and adds where each setting is written."""
 

@@ -20,7 +20,14 @@ from aiohttp import web
 from proxy.service.history import SAMPLE_EVERY_SECONDS, History
 from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
 from proxy.service.page import page_with_headers
-from proxy.service.status import Document, history_document, override_document, status_document, switch_document
+from proxy.service.status import (
+    Document,
+    history_document,
+    override_document,
+    report_document,
+    status_document,
+    switch_document,
+)
 from proxy.service.switch_request import BadSwitch, WantedOrder, has_token, is_foreign_page, parse_order
 from proxy.service.switchboard import STATES, OrderRefused
 from proxy.service.traffic.report import Question, TooLittleSeen, report
@@ -59,9 +66,10 @@ class HttpServer:
     def __init__(self, view: ProcessView, settings: HttpSettings) -> None:
         self._settings = settings
         self.port = settings.port
+        self._surface = _Surface(view, settings, History())
         # Signals are the process's own business, and an access line per scrape is noise.
         self._runner = web.AppRunner(
-            build_application(view, settings), handle_signals=False, access_log=None, shutdown_timeout=1.0
+            _application(self._surface), handle_signals=False, access_log=None, shutdown_timeout=1.0
         )
 
     async def start(self) -> int:
@@ -80,10 +88,17 @@ class HttpServer:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
+    def adopt(self, settings: HttpSettings) -> None:
+        """Who may give orders, and how: from the next one on. The address stays."""
+        self._surface.settings = settings
+
 
 def build_application(view: ProcessView, settings: HttpSettings) -> web.Application:
     """The aiohttp application; the tests use it without a socket of ours."""
-    surface = _Surface(view, settings, History())
+    return _application(_Surface(view, settings, History()))
+
+
+def _application(surface: "_Surface") -> web.Application:
     application = web.Application(middlewares=[_errors_in_words], client_max_size=MAX_BODY_BYTES)
     application.cleanup_ctx.append(surface.keep_history)
     application.add_routes(
@@ -97,6 +112,7 @@ def build_application(view: ProcessView, settings: HttpSettings) -> web.Applicat
             web.post(f"/classes/{{name}}/{{order:{'|'.join(STATES)}}}", surface.switch),
             web.post("/set", surface.set),
             web.post("/unset", surface.unset),
+            web.post("/reload", surface.reload),
             web.get("/recommend", surface.recommend),
         ]
     )
@@ -108,7 +124,7 @@ class _Surface:
 
     def __init__(self, view: ProcessView, settings: HttpSettings, history: History) -> None:
         self._view = view
-        self._settings = settings
+        self.settings = settings
         self._history = history
         self._collector = PgheadroomCollector(view, history)
         self._process = process_registry()
@@ -147,7 +163,7 @@ class _Surface:
     async def status(self, request: web.Request) -> web.Response:
         document = status_document(self._view, self._history, now=time.time())
         document["switches_allowed"] = self._why_not(request) is None
-        document["switches_need_token"] = self._settings.switch_token is not None
+        document["switches_need_token"] = self.settings.switch_token is not None
         return _json(document)
 
     async def history(self, _: web.Request) -> web.Response:
@@ -209,6 +225,15 @@ class _Surface:
 
         return await self._order(request, give, more=("keys",), order="unset")
 
+    async def reload(self, request: web.Request) -> web.Response:
+        def give(wanted: WantedOrder, source: str) -> Document:
+            dry_run = wanted.more.get("dry_run", False)
+            if not isinstance(dry_run, bool):
+                raise BadSwitch(400, "dry_run must be true or false")
+            return report_document(self._view.order_reload(by=wanted.by, source=source, dry_run=dry_run))
+
+        return await self._order(request, give, more=("dry_run",), order="reload")
+
     async def _order(
         self,
         request: web.Request,
@@ -236,7 +261,7 @@ class _Surface:
         why = self._why_not(request)
         if why is not None:
             raise BadSwitch(403, why)
-        token = self._settings.switch_token
+        token = self.settings.switch_token
         if token is not None and not has_token(request.headers.get("Authorization"), token):
             wrong = "brings another token than" if "Authorization" in request.headers else "does not bring"
             raise BadSwitch(
@@ -247,12 +272,12 @@ class _Surface:
 
     def _why_not(self, request: web.Request) -> str | None:
         """Why nothing that comes from there is taken; the token is another matter."""
-        if self._settings.switches_from is SwitchesFrom.LOOPBACK and not _is_loopback(request.remote):
+        if self.settings.switches_from is SwitchesFrom.LOOPBACK and not _is_loopback(request.remote):
             return (
                 "orders are taken from this machine only: run `pgheadroom pause` where the proxy runs, "
                 "or set http.switches_from to anywhere, and http.switch_token"
             )
-        if is_foreign_page(request.headers.get("Origin"), request.headers.get("Host"), self._settings.trusted_hosts):
+        if is_foreign_page(request.headers.get("Origin"), request.headers.get("Host"), self.settings.trusted_hosts):
             return "this order comes from a page of another site"
         return None
 

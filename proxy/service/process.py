@@ -6,22 +6,27 @@ Does not know: the budget of an upstream (`running_upstream`), how configuration
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from time import time as wall_clock
 
 import structlog
 
-from proxy.admission.classes import BudgetSettings, ClassState
+from proxy.admission.classes import ClassState, renamed_classes
 from proxy.service.check import findings
-from proxy.service.config.loading import config_hash
+from proxy.service.config.errors import ConfigError
+from proxy.service.config.loading import config_hash, load_config
 from proxy.service.config.model import Config
-from proxy.service.findings import Finding, Severity
+from proxy.service.config_watch import ConfigWatch
+from proxy.service.findings import BudgetCannotHold, Finding, Severity
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom
+from proxy.service.reload_report import Change, ReloadReport, compare
 from proxy.service.running_upstream import RunningUpstream
 from proxy.service.running_view import RunningView
 from proxy.service.server_facts import ServerUnreachable
-from proxy.service.steering import Steering, SteeringFiles
+from proxy.service.steering import Steering, SteeringFiles, notes_of
 from proxy.service.switchboard import Switch
+from proxy.service.tls import TlsFilesUnusable
 from proxy.service.traffic.watch import TrafficWatch
 from proxy.service.wiring import numbers_of, session_settings, upstream_settings_of
 from proxy.session import clock, refusals
@@ -33,19 +38,15 @@ from proxy.session.tasks import TaskGroup
 log = structlog.get_logger("pgheadroom")
 
 
-class BudgetCannotHold(Exception):  # noqa: N818 - says what is
-    """The numbers cannot be kept with this server; `problems` are the findings that say why."""
-
-    def __init__(self, problems: list[Finding]) -> None:
-        super().__init__("; ".join(str(problem) for problem in problems))
-        self.problems = problems
-
-
 class Process:
     """One proxy. `start`, then `drain_and_stop`; `reload` in between. Must be made while its loop runs."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises ConfigError and TlsFilesUnusable for files the configuration names."""
+    def __init__(self, config: Config, read: Callable[[], Config] | None = None) -> None:
+        """`read` reads the configuration again, at a reload; else its file is read.
+
+        Raises ConfigError and TlsFilesUnusable for files the configuration names.
+        """
+        self._read = read or (lambda: load_config(config.file))
         loop = asyncio.get_running_loop()
         self.config = config
         self.config_hash = config_hash(config)
@@ -61,16 +62,8 @@ class Process:
         self.traffic = TrafficWatch(self.desk, config.traffic.keep, config.traffic.file)
         self.draining = False
         self.view = RunningView(self)
-        self.http = HttpServer(
-            self.view,
-            HttpSettings(
-                host=config.http.host,
-                port=config.http.port,
-                switches_from=SwitchesFrom(config.http.switches_from),
-                trusted_hosts=frozenset(config.http.trusted_hosts),
-                switch_token=config.http.switch_token,
-            ),
-        )
+        self.http = HttpServer(self.view, http_settings(config))
+        self.config_watch = ConfigWatch(self._reload_watched, loop)
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -85,6 +78,7 @@ class Process:
         self.steering.start()
         await self.listener.start()
         await self.http.start()
+        self.config_watch.adopt(self.config)
         for upstream in self.upstreams:
             upstream.start()
         self.tasks.spawn(self.traffic.run(), name="traffic watch")
@@ -106,28 +100,67 @@ class Process:
 
     # -- reload -------------------------------------------------------------------------------------------------------
 
-    def reload(self, config: Config) -> list[str]:
-        """Take over a new configuration whole. Returns what changed, a line per class.
+    def plan(self, config: Config) -> ReloadReport:
+        """What a reload would change. Raises BudgetCannotHold where it would be refused. Changes nothing."""
+        self._refuse_impossible(self.check(config))
+        renamed = self._renamed(config)
+        beside = self.steering.beside(config, renamed)
+        changes, notes = compare(self.in_force, beside.in_force, renamed, self._in_use())
+        for upstream in self.upstreams:
+            before, after = upstream.registry.total, upstream.budget_of(beside.in_force).total
+            if before != after and config.budget.total == self.config.budget.total:
+                words = f"gains {after - before}" if after > before else f"loses {before - after}"
+                changes.insert(0, Change("", "slots", str(before), str(after), words))
+        return ReloadReport(tuple(changes), (*notes, *notes_of(config, beside)), config_hash(config))
+
+    def _renamed(self, config: Config) -> dict[str, str]:
+        budgets = (upstream.budget_of(config) for upstream in self.upstreams)
+        return {old: new for budget in budgets for old, new in renamed_classes(budget, self.config.classes).items()}
+
+    def _in_use(self) -> dict[str, int]:
+        return {
+            one.name: one.used
+            for upstream in self.upstreams
+            for one in upstream.controller.snapshot(clock.now()).classes
+        }
+
+    def reload(self, config: Config) -> ReloadReport:
+        """Take over a new configuration whole. Returns what changed.
 
         Raises BudgetCannotHold, ConfigError and TlsFilesUnusable, and then nothing has changed. Addresses to listen on
         and the upstream's hosts are kept until a restart; certificates are read again on both legs.
         """
+        report, renamed = self.plan(config), self._renamed(config)
         settings, upstream_settings = session_settings(config), upstream_settings_of(config)
-        for upstream in self.upstreams:
-            self._refuse_impossible(findings(config, upstream.watch.facts))
-        in_force = self.steering.in_force(config)
-        changes: list[str] = []
-        for upstream in self.upstreams:
-            changes += _changes(upstream.controller.settings, upstream.budget_of(in_force))
-        self.config, self.config_hash = config, config_hash(config)
-        self.in_force = in_force
+        in_force = self.steering.beside(config, renamed).in_force
+        self.config, self.config_hash, self.in_force = config, report.config_hash, in_force
         self.desk.adopt(numbers_of(in_force, settings))
         for upstream in self.upstreams:
             upstream.adopt(in_force, upstream_settings)
         self.traffic.adopt(config.traffic.keep, config.traffic.file)
-        self.steering.classes_changed()
+        self.http.adopt(http_settings(config))
+        self.steering.classes_changed(renamed)
         self.desk.reclassify()
-        return changes
+        self.config_watch.adopt(config)
+        return report
+
+    def reload_file(self, *, by: str, source: str, dry_run: bool = False) -> ReloadReport:
+        """Read the file again and take it over. Raises what `reload` raises, with a line in the log."""
+        try:
+            config = self._read()
+            report = self.plan(config) if dry_run else self.reload(config)
+        except (ConfigError, TlsFilesUnusable, BudgetCannotHold) as mistake:
+            log.error("reload_refused", why=str(mistake), by=by, source=source, dry_run=dry_run)  # noqa: TRY400
+            raise
+        if not dry_run:
+            facts = {"by": by, "source": source, "config_hash": report.config_hash}
+            self.steering.audit.note("reloaded", at=wall_clock(), changes=report.lines(), **facts)
+        return report
+
+    def _reload_watched(self) -> None:
+        # What is wrong stands in the log.
+        with suppress(ConfigError, TlsFilesUnusable, BudgetCannotHold):
+            self.reload_file(by="reload.watch", source=self.config.file)
 
     def upstream_with(self, class_name: str) -> RunningUpstream:
         """The one whose slots the class gets. Raises StopIteration for a class that does not exist."""
@@ -166,6 +199,7 @@ class Process:
         if self.draining:
             return
         self.draining = True
+        self.config_watch.close()
         await self.listener.stop()
         await self.desk.drain(self.in_force.shutdown.drain_timeout)
         for upstream in self.upstreams:
@@ -184,26 +218,11 @@ class Process:
         log.info("stopped", server_connections_left=sum(upstream.registry.count for upstream in self.upstreams))
 
 
-def _changes(old: BudgetSettings, new: BudgetSettings) -> list[str]:
-    """What a reload changes, in words: who gains and who loses."""
-    changes = [f"budget.total: {old.total} -> {new.total}"] if old.total != new.total else []
-    if old.headroom != new.headroom:
-        changes.append(f"budget.headroom.size: {old.headroom} -> {new.headroom}")
-    before, after = ({one.name: one for one in budget.classes} for budget in (old, new))
-    for name in dict.fromkeys((*before, *after)):
-        if name not in after:
-            changes.append(f"{name}: removed; its clients move to the default class")
-        elif name not in before:
-            changes.append(f"{name}: new, reserved {after[name].reserved}, limit {after[name].limit}")
-        else:
-            changes += _differences(name, _fields(before[name]), _fields(after[name]))
-    return changes
-
-
-def _differences(name: str, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    return [f"{name}.{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
-
-
-def _fields(settings: object) -> dict[str, object]:
-    """The fields of a slotted dataclass."""
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}  # type: ignore[attr-defined]
+def http_settings(config: Config) -> HttpSettings:
+    return HttpSettings(
+        host=config.http.host,
+        port=config.http.port,
+        switches_from=SwitchesFrom(config.http.switches_from),
+        trusted_hosts=frozenset(config.http.trusted_hosts),
+        switch_token=config.http.switch_token,
+    )

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Final
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import Snapshot
 from proxy.service.budget import overcommitted_slots
+from proxy.service.config.errors import ConfigError
 from proxy.service.config.model import Config
-from proxy.service.findings import Finding
+from proxy.service.findings import BudgetCannotHold, Finding
+from proxy.service.reload_report import ReloadReport
 from proxy.service.server_facts import ServerFacts
-from proxy.service.switchboard import Switch
+from proxy.service.switchboard import OrderRefused, Switch
+from proxy.service.tls import TlsFilesUnusable
 from proxy.service.view import (
     SHOWN_IDENTITIES,
     ClientKey,
@@ -185,6 +188,17 @@ class RunningView:
 
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
         return self._process.steering.unset(keys, by=by, reason=reason, source=source)
+
+    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+        try:
+            return self._process.reload_file(by=by, source=source, dry_run=dry_run)
+        except ConfigError as mistake:
+            raise OrderRefused(f"the configuration cannot be used, and nothing has changed:\n{mistake}") from None
+        except BudgetCannotHold as refusal:
+            problems = "\n".join(map(str, refusal.problems))
+            raise OrderRefused(f"the numbers cannot hold, and nothing has changed:\n{problems}") from None
+        except TlsFilesUnusable as mistake:
+            raise OrderRefused(f"{mistake}; nothing has changed") from None
 
     async def orders_saved(self) -> str | None:
         return await self._process.steering.saved()

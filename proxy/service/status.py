@@ -13,6 +13,7 @@ from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.findings import Finding
 from proxy.service.history import History
+from proxy.service.reload_report import ReloadReport
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
@@ -96,6 +97,14 @@ def switch_document(switch: Switch) -> Document:
         "at": switch.at,
         "until": switch.until,
         "source": switch.source,
+    }
+
+
+def report_document(report: ReloadReport) -> Document:
+    return {
+        "changes": [asdict(one) for one in report.changes],
+        "notes": list(report.notes),
+        "config_hash": report.config_hash,
     }
 
 

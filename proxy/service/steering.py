@@ -23,7 +23,7 @@ from proxy.service.flag_files import LOOK_EVERY_SECONDS, FlagDirectory, FlagFile
 from proxy.service.order_store import OrdersUnreadable, put_aside, read_orders, write_orders
 from proxy.service.overrides import check_values, read_all, those_that_hold
 from proxy.service.schedule import Effect, Window, effect_at, next_change, next_change_of_state
-from proxy.service.switchboard import STATES, Order, OrderRefused, Override, Switch, Switchboard
+from proxy.service.switchboard import STATES, Order, OrderRefused, Override, Switch, Switchboard, moved_to
 from proxy.service.view import OverrideNow, ScheduleNow
 from proxy.session.tasks import TaskGroup
 
@@ -57,6 +57,15 @@ class SteeringFiles:
     flags: Path | None = None
     state: Path | None = None
     audit: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Numbers that stay set beside a configuration, those that do not, and all that is in force together."""
+
+    in_force: Config
+    kept: Mapping[str, Override]
+    dropped: list[tuple[Override, str]]
 
 
 class Steering:
@@ -229,16 +238,22 @@ class Steering:
         self.board.overrides = kept
         return kept
 
-    def classes_changed(self) -> None:
-        """Other classes are configured: orders for those that left are over."""
-        left = self.board.keep_classes(self._steered.config.classes, {})
+    def beside(self, config: Config, renamed: Mapping[str, str]) -> "Beside":
+        """What stays set beside another configuration, and what would be in force with it. Changes nothing."""
+        moved = [moved_to(one, renamed) for one in self.board.overrides.values()]
+        kept, dropped = those_that_hold(config, moved, self._steered.check)
+        return Beside(self._with(config, {key: one.value for key, one in kept.items()}), kept, dropped)
+
+    def classes_changed(self, renamed: Mapping[str, str]) -> None:
+        """Other classes are configured: orders for those that left are over, and follow those with another name."""
+        left = self.board.keep_classes(self._steered.config.classes, renamed)
         for switch in left:
             self._note_end(switch, why="the class left the configuration")
         before = self.board.overrides
         kept = self._keep_what_holds(before.values())
         self._read_schedules()
         self.settle()
-        if left or kept != before:
+        if left or renamed or kept != before:
             self._save()
 
     def _changed(self) -> None:
@@ -265,7 +280,10 @@ class Steering:
 
     def in_force(self, config: Config) -> Config:
         """The configuration with what its windows of time change now, and what is set beside both."""
-        at, values = self._now(), self.board.values()
+        return self._with(config, self.board.values())
+
+    def _with(self, config: Config, values: Mapping[str, Number]) -> Config:
+        at = self._now()
         effects = {name: effect_at(windows(one), at) for name, one in config.classes.items()}
         return with_limits(with_values(config, values), _limits(effects, values))
 
@@ -427,3 +445,13 @@ def _override_facts(override: Override) -> dict[str, object]:
         "until": shown_time(override.until),
         "source": override.source,
     }
+
+
+def notes_of(config: Config, beside: Beside) -> list[str]:
+    """What a reload says of numbers that were set: which stay, and which do not and why."""
+    notes = []
+    for key, one in beside.kept.items():
+        says = shown(config, key, value_at(config, settable(config)[key]))
+        notes.append(f"{key} stays set to {shown(config, key, one.value)} by {one.by}; the file says {says}")
+    notes += [f"{one.key} is no longer set to {one.value}: {why}" for one, why in beside.dropped]
+    return notes

@@ -115,7 +115,7 @@ class Switchboard:
 
         What is set for a class that left is taken away by whoever looks whether it still holds.
         """
-        self.overrides = {one.key: one for one in (_moved(one, renamed) for one in self.overrides.values())}
+        self.overrides = {one.key: one for one in (moved_to(one, renamed) for one in self.overrides.values())}
         moved = [replace(one, class_name=renamed.get(one.class_name, one.class_name)) for one in self.switches.values()]
         self.switches = {one.class_name: one for one in moved if one.class_name in names}
         for old, new in renamed.items():
@@ -124,7 +124,8 @@ class Switchboard:
         return [one for one in moved if one.class_name not in names]
 
 
-def _moved(override: Override, renamed: Mapping[str, str]) -> Override:
+def moved_to(override: Override, renamed: Mapping[str, str]) -> Override:
+    """The same number of the class under its new name."""
     section, dot, rest = override.key.partition(".")
     class_name, _, setting = rest.partition(".")
     if section != "classes" or class_name not in renamed:

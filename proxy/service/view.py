@@ -17,6 +17,7 @@ from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding
+from proxy.service.reload_report import ReloadReport
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Override, Switch
@@ -211,6 +212,9 @@ class ProcessView(Protocol):
 
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
         """What schedule and file say holds again; returns what was set. Raises OrderRefused."""
+
+    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+        """Read the file again and take it over, or only say what that would change. Raises OrderRefused."""
 
     async def orders_saved(self) -> str | None:
         """Wait until what was ordered would survive a restart. Returns a sentence where it would not."""

@@ -13,6 +13,7 @@ from proxy.service.check import findings
 from proxy.service.config.loading import load_config
 from proxy.service.config.model import Config, Section
 from proxy.service.config.schema import as_text, json_schema
+from proxy.service.config.settable import reload_kind
 from proxy.service.config.units import show_bytes, show_seconds, show_time_of_day
 from proxy.service.config.upstream_keywords import KEYWORDS
 from proxy.service.plan import KINDS, Server, Service, load_plan
@@ -66,6 +67,15 @@ def test_meaning_and_default_are_those_of_the_model(key, info):
         "true or false": lambda value: str(value).lower(),
     }.get(kind, lambda value: f"{value:g}" if isinstance(value, float) else value)
     assert default == ("empty" if value is None else "none" if value == () else f"`{shown(value)}`")
+
+
+MARKS = {"restart": "**Restart.**", "new connections": "**New connections.**", "at once": ""}
+
+
+@pytest.mark.parametrize(("key", "info"), list(settings(Config)))
+def test_what_a_reload_does_with_a_setting_is_that_of_the_model(key, info):
+    said = next((mark for mark in MARKS.values() if mark and documented()[key][-1].startswith(mark)), "")
+    assert said == MARKS[reload_kind(info)]
 
 
 def test_every_keyword_of_libpq_is_documented_with_what_becomes_of_it():

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.pgbouncer import PgBouncer, find_pgbouncer, users_with_passwords
 from proxy.demo.postgres import DATABASE, EmbeddedPostgres, password_of
-from proxy.service.process import BudgetCannotHold
+from proxy.service.findings import BudgetCannotHold
 from proxy.session.quirks import is_full_pooler
 from proxy.wire.messages import ErrorFields
 from tests.support.eventually import eventually

@@ -11,6 +11,7 @@ from proxy.admission.snapshot import Snapshot
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding, Severity
+from proxy.service.reload_report import ReloadReport
 from proxy.service.server_facts import ServerFacts, Strangers
 from proxy.service.switchboard import OrderRefused, Override, Switch
 from proxy.service.traffic.record import TrafficRecord
@@ -84,6 +85,8 @@ class FakeView:
         self.schedules: dict[str, ScheduleNow] = {}
         self.set: dict[str, OverrideNow] = {}
         self.warnings: list[str] = []
+        self.reloads: list[tuple[str, bool]] = []
+        self.report: ReloadReport | OrderRefused = ReloadReport((), (), "3f9c2a71d04e")
         self.not_saved: str | None = None
         self.problems: list[Finding] = []
         self.overcommitted: int | None = None
@@ -224,6 +227,12 @@ class FakeView:
 
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str = "", source: str = "") -> Sequence[OverrideNow]:
         return [self.set.pop(key) for key in keys]
+
+    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+        self.reloads.append((by, dry_run))
+        if isinstance(self.report, OrderRefused):
+            raise self.report
+        return self.report
 
     async def orders_saved(self) -> str | None:
         return self.not_saved

@@ -113,7 +113,7 @@ class Running:
 
     def reload(self, **changes: Any) -> list[str]:
         self.settings = merged(self.settings, changes)
-        return self.process.reload(config_of(self.settings, self.folder))
+        return self.process.reload(config_of(self.settings, self.folder)).lines()
 
     def linked(self) -> int:
         """How many server connections are held."""

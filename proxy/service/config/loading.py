@@ -78,6 +78,10 @@ def _dangling_names(config: Config, document: Document) -> list[ConfigFinding]:
         for path, name in references
         if name not in known
     ]
+    for name, one in config.classes.items():
+        if one.renamed_from in known:
+            text = f"'{one.renamed_from}' is a class still; only one that is gone goes on under another name"
+            findings.append(document.finding(("classes", name, "renamed_from"), text))
     if INTERNAL_CLASS in known:
         text = "the proxy's own connections are in a class of this name, which always exists; choose another name"
         findings.append(document.finding(("classes", INTERNAL_CLASS), text, at_key=True))

@@ -138,6 +138,12 @@ class Switches(Section):
     )
 
 
+class Reload(Section):
+    watch: Annotated[bool, fields.true_or_false()] = Field(
+        default=False, description="this file and the users file are looked at each second, and reloaded when changed"
+    )
+
+
 class Upstream(Section):
     url: Annotated[UpstreamUrl, fields.UrlSetting()] = Field(
         description="where PostgreSQL is, a libpq URI", json_schema_extra=RESTART
@@ -340,6 +346,9 @@ class Holds(Section):
 
 
 class PriorityClass(Section):
+    renamed_from: OptionalClassName = Field(
+        default=None, description="name that the class had before; a reload moves its clients here with their places"
+    )
     reason: OptionalText = Field(default=None, description="why the numbers are what they are")
     match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
     priority: Count = Field(default=5, description="0 is served first")
@@ -540,6 +549,7 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="where clients connect")
     http: Http = Field(default_factory=Http, description="metrics, health, the page")
+    reload: Reload = Field(default_factory=Reload, description="taking over changes of this file")
     switches: Switches = Field(default_factory=Switches, description="pause, drain, reject, resume")
     upstream: Upstream = Field(description="the server")
     auth: Auth = Field(default_factory=Auth, description="who may connect")

@@ -91,7 +91,7 @@ def _setting(info: FieldInfo) -> Setting:
     return found
 
 
-def value_at(config: Config, path: KeyPath) -> object:
+def value_at(config: Section, path: KeyPath) -> object:
     """What the configuration says there. Raises KeyError."""
     value: object = config
     for part in path:

@@ -1,0 +1,225 @@
+"""Reload while clients work: nobody is dropped, places are kept, and what changes is told class by class."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from proxy.admission.classes import ClassState
+from proxy.service.config.loading import load_config
+from proxy.service.reload_report import ReloadReport
+from tests.support.eventually import eventually
+from tests.support.running import Running, RunProxy, merged
+from tests.support.wire_client import WireClient, query
+
+BUDGET = {"total": 8}
+BULK = {"limit": 2, "match": [{"application_name": "import*"}]}
+
+
+def report(proxy: Running, **changes: Any) -> ReloadReport:
+    """What a reload from here to there would say."""
+    from tests.support.running import config_of
+
+    return proxy.process.plan(config_of(merged(proxy.settings, changes), proxy.folder))
+
+
+def rows(found: ReloadReport) -> list[tuple[object, ...]]:
+    return [(one.class_name, one.setting, one.before, one.after, one.change, one.in_use) for one in found.changes]
+
+
+async def bulk_client(proxy: Running) -> WireClient:
+    return await proxy.connect(application_name="import-1")
+
+
+async def test_the_difference_says_who_gains_who_loses_and_what_is_in_use(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": BULK, "all": {"limit": 4, "queue": {"timeout": "5s"}}})
+    client = await bulk_client(proxy)
+    await client.query("begin")
+    found = report(
+        proxy,
+        budget={"total": 9},
+        classes={"bulk": BULK | {"limit": 1}, "all": {"limit": 6, "queue": {"timeout": "8s"}}, "new": {"limit": 1}},
+        listen={"port": 6439},
+        limits={"max_message_bytes": "1MiB"},
+    )
+    assert rows(found) == [
+        ("", "listen.port", "0", "6439", "after a restart", None),
+        ("", "budget.total", "8", "9", "gains 1", None),
+        ("", "limits.max_message_bytes", "1GiB", "1MiB", "for new connections", None),
+        ("bulk", "limit", "2", "1", "loses 1", 1),
+        ("all", "limit", "4", "6", "gains 2", 0),
+        ("all", "queue.timeout", "5s", "8s", "", 0),
+        ("new", "class", "", "limit 1, reserved 0", "new", None),
+    ]
+    assert found.config_hash != proxy.process.config_hash
+    assert proxy.controller.settings.total == 8
+    await client.query("rollback")
+
+
+async def test_a_renamed_class_goes_on_with_holders_waiters_and_orders(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": BULK, "all": {"limit": 2}})
+    holders = [await bulk_client(proxy) for _ in range(2)]
+    for holder in holders:
+        await holder.query("begin")
+    waiters = [await bulk_client(proxy) for _ in range(3)]
+    for place, waiter in enumerate(waiters):
+        await waiter.send(query(f"select {place}"))
+        await eventually(lambda place=place: proxy.waiting() == place + 1)
+    proxy.process.steering.set({"classes.bulk.queue.max": 50}, by="anna", reason="", source="test")
+    proxy.process.steering.switch("bulk", ClassState.PAUSED, by="anna", reason="", source="test")
+    said = proxy.reload(classes={"batch": BULK | {"renamed_from": "bulk"}, "all": {"limit": 2}})
+    assert "batch.class: bulk -> batch (renamed)" in said
+    assert proxy.waiting() == 3
+    assert proxy.controller.state_of("batch") is ClassState.PAUSED
+    assert [one.order.key for one in proxy.process.steering.overrides()] == ["classes.batch.queue.max"]
+    assert (await holders[0].query("commit")).tags == ["COMMIT"]
+    proxy.process.steering.switch("batch", ClassState.RUNNING, by="anna", reason="", source="test")
+    assert [(await waiter.answer()).value for waiter in waiters] == ["0", "1", "2"]
+    assert {client.class_name for client in proxy.desk.clients} == {"batch"}
+    await holders[1].query("commit")
+    assert await holders[1].value("select 1") == "1"
+    assert proxy.reload(classes={"batch": BULK | {"renamed_from": "bulk"}, "all": {"limit": 3}})
+
+
+async def test_a_removed_class_drains_and_says_so(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": BULK, "all": {"limit": 2}})
+    holder = await bulk_client(proxy)
+    await holder.query("begin")
+    said = proxy.reload(classes={"all": {"limit": 2}})
+    assert any(line.startswith("bulk leaves: 1 slots in use drain") for line in said)
+    assert (await holder.query("commit")).tags == ["COMMIT"]
+    assert await holder.value("select 1") == "1"
+
+
+async def test_what_is_set_beside_the_file_stays_where_it_holds_and_is_told(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"all": {"limit": 4}})
+    steering = proxy.process.steering
+    steering.set({"classes.all.limit": 6}, by="anna", reason="", source="test")
+    steering.set({"classes.all.reserved": 5}, by="anna", reason="", source="test")
+    said = proxy.reload(budget={"total": 5}, classes={"all": {"limit": 3}})
+    assert "classes.all.limit stays set to 6 by anna; the file says 3" in said
+    assert any(line.startswith("classes.all.reserved is no longer set to 5: ") for line in said)
+    assert set(steering.board.overrides) == {"classes.all.limit"}
+
+
+class FromFile:
+    """A proxy whose configuration stands in a file, as `serve` has it."""
+
+    def __init__(self, proxy: Running, session: aiohttp.ClientSession) -> None:
+        self.proxy = proxy
+        self.path = proxy.folder / "pgheadroom.yaml"
+        self._session = session
+        proxy.process._read = lambda: load_config(self.path, {})
+
+    def write(self, **changes: Any) -> None:
+        text = yaml.safe_dump(merged(self.proxy.settings, changes), sort_keys=False)
+        self.path.write_text(text)
+
+    async def reload(self, **more: Any) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.proxy.process.http.port}/reload"
+        async with self._session.post(url, json={"by": "anna"} | more) as answer:
+            return answer.status, await answer.json()
+
+
+@pytest.fixture
+async def from_file(run_proxy: RunProxy) -> Any:
+    async with aiohttp.ClientSession() as session:
+
+        async def start(**changes: Any) -> FromFile:
+            settings = {"budget": BUDGET, "classes": {"all": {"limit": 4}}} | changes
+            return FromFile(await run_proxy(**settings), session)
+
+        yield start
+
+
+def limit(one: FromFile) -> int:
+    return one.proxy.controller.snapshot(0.0).of_class("all").limit
+
+
+async def test_a_reload_over_http_with_and_without_doing_it(from_file: Any) -> None:
+    one = await from_file()
+    one.write(classes={"all": {"limit": 3}})
+    status, document = await one.reload(dry_run=True)
+    assert (status, document["changes"][0]["change"], limit(one)) == (200, "loses 1", 4)
+    with capture_logs() as lines:
+        status, document = await one.reload()
+    assert (status, document["changes"][0]["after"], limit(one)) == (200, "3", 3)
+    (line,) = [line for line in lines if line["event"] == "reloaded"]
+    assert (line["by"], line["source"], line["changes"]) == ("anna", "http 127.0.0.1", ["all.limit: 4 -> 3 (loses 1)"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": {"all": {"limit": 2, "reserved": 7}}}, "7 slots are reserved, but limit is 2"),
+        ({"classes": {"all": {"limti": 2}}}, 'did you mean "limit"?'),
+        ({"default_class": "web"}, "allowed: all"),
+        ({"listen": {"tls": {"cert": "nowhere.pem", "key": "nowhere.key"}}}, "nowhere.pem"),
+    ],
+)
+async def test_what_cannot_hold_is_refused_whole_with_file_and_line(
+    from_file: Any, changes: dict[str, Any], words: str
+) -> None:
+    one = await from_file()
+    one.write(budget={"total": 7}, **changes)
+    status, document = await one.reload()
+    assert status == 409
+    assert words in document["error"]
+    assert "pgheadroom.yaml:" in document["error"]
+    assert "nothing has changed" in document["error"]
+    assert one.proxy.controller.settings.total == 8
+
+
+async def test_who_may_give_orders_is_taken_over(from_file: Any) -> None:
+    one = await from_file()
+    one.write(http={"switch_token": "correct-horse-battery"})
+    assert (await one.reload())[0] == 200
+    status, document = await one.reload()
+    assert (status, "http.switch_token" in document["error"]) == (401, True)
+
+
+async def test_a_watched_file_is_taken_over_when_it_is_written(from_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.service.config_watch.LOOK_EVERY_SECONDS", 0.05)
+    one = await from_file()
+    one.write(reload={"watch": True})
+    await one.reload()
+    one.write(reload={"watch": True}, classes={"all": {"limit": 3}})
+    await eventually(lambda: limit(one) == 3)
+    with capture_logs() as lines:
+        one.path.write_text("classes: [")
+        await eventually(lambda: "reload_refused" in [line["event"] for line in lines])
+    assert limit(one) == 3
+    replacement = one.path.with_name("new.yaml")
+    one.write(reload={"watch": False}, classes={"all": {"limit": 2}})
+    one.path.rename(replacement)
+    replacement.rename(one.path)
+    await eventually(lambda: limit(one) == 2)
+    one.write(classes={"all": {"limit": 1}})
+    await asyncio.sleep(0.3)  # nothing may happen, and there is nothing to wait for
+    assert limit(one) == 2
+
+
+async def test_a_half_written_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxy.service.config.loading import load_config_text
+    from proxy.service.config_watch import ConfigWatch
+
+    path = tmp_path / "pgheadroom.yaml"
+    text = "reload: {watch: true}\nupstream: {url: postgresql://h/d}\ndefault_class: a\nclasses: {a: {limit: 1}}\n"
+    path.write_text(text)
+    config = load_config_text(text, {}, file=str(path))
+    reloads: list[str] = []
+    watch = ConfigWatch(lambda: reloads.append(path.read_text()), asyncio.get_running_loop())
+    watch.adopt(config)
+    watch._look()
+    for part in (text[:20], text[:60], text + "# more\n"):
+        path.write_text(part)
+        watch._look()
+        assert reloads == []
+    watch._look()
+    watch._look()
+    assert reloads == [text + "# more\n"]
+    watch.close()

@@ -24,6 +24,7 @@ from proxy.service.config.errors import ConfigError
 from proxy.service.config.model import Config
 from proxy.service.config.units import show_seconds
 from proxy.service.traffic_file import DeclaredTraffic, load_traffic
+from proxy.service.wiring import refusal_settings
 
 # A simulation that is done sooner needs no progress line.
 QUIET_SECONDS = 1.0
@@ -105,6 +106,7 @@ def _simulate(config: Config, settings: BudgetSettings, declared: DeclaredTraffi
         unbounded_classes=sessions,
         progress=line.show,
         adaptive=adaptive_settings(config),
+        refusals=refusal_settings(config),
     )
     try:
         return list(reports)
@@ -178,12 +180,17 @@ def _by_class(reports: Sequence[PolicyReport]) -> list[tuple[ClassReport, Policy
 
 
 def _show_jobs(reports: Sequence[PolicyReport]) -> None:
-    rows = [
-        [one.class_name, report.policy, one.arrived, one.served, one.refused, one.left, one.still_there, _rate(one)]
-        for one, report in _by_class(reports)
-    ]
-    title = "Jobs; refused for good, left without patience, or the rest, still there at the end"
-    print_table(["class", "policy", "jobs", "served", "refused", "left", "rest", "served/s"], rows, title=title)
+    rows: list[list[object]] = []
+    for one, report in _by_class(reports):
+        ends = [one.arrived, one.served, one.refused, one.left, one.still_there]
+        rates = [_rate(one), f"{one.amplification:.2f}", _length(one.seconds_in_vain)]
+        rows.append([one.class_name, report.policy, *ends, *rates])
+    title = (
+        "Jobs; refused for good, left without patience, or the rest, still there at the end; tries: attempts per job;"
+        " in vain: all waits that ended so"
+    )
+    columns = ["class", "policy", "jobs", "served", "refused", "left", "rest", "served/s", "tries", "in vain"]
+    print_table(columns, rows, title=title)
 
 
 def _rate(one: ClassReport) -> str:

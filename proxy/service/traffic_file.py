@@ -139,6 +139,15 @@ class RetrySection(Section):
     after: Seconds = Field(default=0.2, description="pause after the first refusal")
     factor: Rate = Field(default=2.0, description="each pause is this many times the last one")
     at_most: Seconds = Field(default=30.0, description="longest pause")
+    jitter: Annotated[float, fields.positive_number(or_zero=True)] = Field(
+        default=0.0, description="part of each pause that is taken off by chance, from 0 to 1"
+    )
+    listens: Annotated[bool, fields.true_or_false()] = Field(
+        default=False, description="it waits at least as long as the refusal tells it (retry_after_ms)"
+    )
+    reconnects: Annotated[bool, fields.true_or_false()] = Field(
+        default=False, description="a refusal ends its connection: to try again is to connect again"
+    )
 
 
 class SourceSection(Section):
@@ -274,5 +283,13 @@ def _source(name: str, one: SourceSection, class_name: str) -> Source:
         clients=math.inf if one.clients is None else one.clients,
         identities=one.identities,
         patience_seconds=one.patience,
-        retry=Retry(retry.after, retry.attempts, factor=retry.factor, at_most_seconds=retry.at_most),
+        retry=Retry(
+            retry.after,
+            retry.attempts,
+            factor=retry.factor,
+            at_most_seconds=retry.at_most,
+            jitter=retry.jitter,
+            listens=retry.listens,
+            reconnects=retry.reconnects,
+        ),
     )

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from proxy.admission.classes import ClientId
-from proxy.admission.decisions import Decision, Grant, Refuse
+from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse
+from proxy.admission.simulation.front_door import FrontDoor
 from proxy.admission.simulation.policies import Policy, Ticking
 from proxy.admission.simulation.population import BurstRun, Job, Place, SourceRun, Worker
 from proxy.admission.simulation.server import Server
-from proxy.admission.simulation.streams import burst_times, open_arrivals, worker_draws
+from proxy.admission.simulation.streams import burst_times, generator, open_arrivals, worker_draws
 from proxy.admission.simulation.tally import ClassTally
 from proxy.admission.simulation.traffic import NO_PAUSE, Burst, ClosedLoop, Source, Traffic
 
@@ -62,8 +63,10 @@ class Simulation:
         seed: int,
         unbounded_classes: Collection[str] = (),
         progress: Callable[[float], None] | None = None,
+        front_door: FrontDoor | None = None,
     ) -> None:
         self._policy = policy
+        self._front_door = front_door
         self._traffic = traffic
         self._total = total
         self._seed = seed
@@ -117,6 +120,7 @@ class Simulation:
             unbounded=source.class_name in unbounded_classes,
             free_clients=source.clients,
             flows=tuple((source.name, identity) for identity in range(source.identities)),
+            draw_jitter=generator(self._seed, source.name, "retry").random,
         )
 
     def _schedule_declared(self, progress: Callable[[float], None] | None) -> None:
@@ -174,6 +178,14 @@ class Simulation:
 
     def _ask(self, job: Job, now: float) -> None:
         run = job.run
+        run.tally.asked += not job.attempts
+        run.tally.attempts += 1
+        job.asked_at = now
+        if self._front_door is not None and run.source.retry.reconnects:
+            too_many = self._front_door.enter(job.client, run.source.class_name, run.flow(job.client), now)
+            if too_many is not None:
+                self._sent_away(job, RefusalReason.RATE, too_many.retry_after_ms, now)
+                return
         if not run.unbounded and self._policy.try_grant(job.client, run.source.class_name, now):
             self._serve(job, now)
             return
@@ -181,9 +193,9 @@ class Simulation:
         job.place = Place.WAITING
         run.tally.joined_queue(now)
         self._waiting[job.client] = job
-        flow = run.flows[job.client % len(run.flows)]
+        flow, unbounded = run.flow(job.client), run.unbounded
         self._apply(
-            self._policy.request(job.client, run.source.class_name, flow=flow, now=now, unbounded=run.unbounded), now
+            self._policy.request(job.client, run.source.class_name, flow=flow, now=now, unbounded=unbounded), now
         )
 
     def _apply(self, decisions: Sequence[Decision], now: float) -> None:
@@ -192,7 +204,9 @@ class Simulation:
                 case Grant():
                     self._serve(self._taken_from_queue(decision.client, now), now)
                 case Refuse():
-                    self._refused(self._taken_from_queue(decision.client, now), decision, now)
+                    job = self._taken_from_queue(decision.client, now)
+                    job.run.tally.seconds_in_vain += now - job.asked_at
+                    self._sent_away(job, decision.reason, decision.retry_after_ms, now)
 
     def _taken_from_queue(self, client: ClientId, now: float) -> Job:
         self._account(now)
@@ -231,20 +245,28 @@ class Simulation:
         tally.in_service -= 1
         tally.served += 1
         job.place = OVER
+        if self._front_door is not None and job.run.source.retry.reconnects:
+            self._front_door.served(job.client, job.run.source.class_name, job.run.flow(job.client), now)
         decisions = self._policy.release(job.client, now)
         if decisions:
             self._apply(decisions, now)
         self._client_is_free(job, now, pause=0.0)
 
-    def _refused(self, job: Job, refusal: Refuse, now: float) -> None:
-        tally, retry = job.run.tally, job.run.source.retry
-        tally.refusals[refusal.reason.value] += 1
+    def _sent_away(self, job: Job, reason: RefusalReason, retry_after_ms: int, now: float) -> None:
+        run, tally, retry = job.run, job.run.tally, job.run.source.retry
+        tally.refusals[reason.value] += 1
         job.attempts += 1
+        late = 0.0
+        if self._front_door is not None and retry.reconnects:
+            waited, name = now - job.asked_at, run.source.class_name
+            late = self._front_door.sent_away(job.client, name, run.flow(job.client), waited, now)
         if job.attempts < retry.attempts:
             job.place = Place.BACKING_OFF
             tally.backing_off += 1
             self._backing_off.add(job)
-            self._schedule(now + retry.pause_seconds(job.attempts), partial(self._asks_again, job))
+            drawn = run.draw_jitter() if retry.jitter else 0.0
+            pause = retry.pause_seconds(job.attempts, drawn, retry_after_ms / 1000.0)
+            self._schedule(now + late + pause, partial(self._asks_again, job))
         else:
             tally.refused += 1
             self._failed(job, now)
@@ -263,6 +285,9 @@ class Simulation:
         match job.place:
             case Place.WAITING:
                 self._taken_from_queue(job.client, now)
+                tally.seconds_in_vain += now - job.asked_at
+                if self._front_door is not None:
+                    self._front_door.left(job.client)
                 self._apply(self._policy.leave(job.client, now), now)
             case Place.BACKING_OFF:
                 self._backs_off_no_more(job)

@@ -57,13 +57,18 @@ class SourceRun:
     unbounded: bool
     free_clients: float
     flows: tuple[Hashable, ...]
+    draw_jitter: Draw
     in_application: deque["Job"] = field(default_factory=deque)
+
+    def flow(self, client: ClientId) -> Hashable:
+        """The identity of a client of this source."""
+        return self.flows[client % len(self.flows)]
 
 
 class Job:
     """One unit of work: one slot for `hold` seconds. Not a dataclass: a million are made, and this is faster."""
 
-    __slots__ = ("arrived_at", "attempts", "client", "hold", "in_burst", "place", "run", "worker")
+    __slots__ = ("arrived_at", "asked_at", "attempts", "client", "hold", "in_burst", "place", "run", "worker")
 
     def __init__(
         self, run: SourceRun, client: ClientId, hold: float, arrived_at: float, in_burst: bool, worker: Worker | None
@@ -74,5 +79,6 @@ class Job:
         self.arrived_at = arrived_at
         self.in_burst = in_burst
         self.worker = worker
+        self.asked_at = arrived_at
         self.attempts = 0
         self.place = Place.ARRIVED

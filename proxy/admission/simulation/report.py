@@ -23,6 +23,8 @@ class ClassReport:
     A wait is counted from the job's arrival to its slot, or to the moment it was refused for good, or left, or the
     time was over: a policy does not look better for sending people away. `refusals` counts every refusal by reason,
     also of jobs that tried again.
+    `amplification`: attempts to get a slot per job that made any. `seconds_in_vain`: waited in the queue by all jobs
+    together for nothing.
     `drain_seconds` is the longest drain of the class's bursts: infinite where one was not done at the end, None where
     there was none.
     """
@@ -34,6 +36,8 @@ class ClassReport:
     left: int
     still_there: int
     refusals: Mapping[str, int]
+    amplification: float
+    seconds_in_vain: float
     wait: Waits
     wait_in_burst: Waits
     served_per_second: float
@@ -122,6 +126,8 @@ def _class_report(tally: ClassTally, duration_seconds: float, drain_seconds: flo
         left=tally.left,
         still_there=tally.still_there(),
         refusals=dict(tally.refusals),
+        amplification=tally.attempts / tally.asked if tally.asked else 1.0,
+        seconds_in_vain=tally.seconds_in_vain,
         wait=summary(tally.waits_in_burst, tally.waits_in_calm),
         wait_in_burst=summary(tally.waits_in_burst),
         served_per_second=tally.served / duration_seconds,

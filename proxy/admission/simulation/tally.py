@@ -56,12 +56,16 @@ def summary(*samples: WaitSamples) -> Waits:
 class ClassTally:
     """Counters of one class. A job is counted once in `arrived` and is in exactly one of the others at any time.
 
-    `slot_seconds` are those inside the simulated time. Waits are kept apart for jobs that came while a burst was under
-    way, because a percentile over a quiet hour hides a bad minute.
+    `asked` jobs have made so many `attempts` to get a slot, connects that were refused included; `seconds_in_vain` were
+    waited in the queue for a refusal, or until patience ended. `slot_seconds` are those inside the simulated time.
+    Waits are kept apart for jobs that came while a burst was under way, because a percentile over a quiet hour hides a
+    bad minute.
     """
 
     class_name: str
     arrived: int = 0
+    asked: int = 0
+    attempts: int = 0
     served: int = 0
     refused: int = 0
     left: int = 0
@@ -71,6 +75,7 @@ class ClassTally:
     backing_off: int = 0
     most_in_service: int = 0
     slot_seconds: float = 0.0
+    seconds_in_vain: float = 0.0
     refusals: Counter[str] = field(default_factory=Counter)
     waits_in_burst: WaitSamples = field(default_factory=WaitSamples)
     waits_in_calm: WaitSamples = field(default_factory=WaitSamples)

@@ -55,15 +55,26 @@ Arrivals = Poisson | ConstantRate | Burst | ClosedLoop
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What a client does after a refusal: try again, at most `attempts` times in all, waiting longer each time."""
+    """What a client does after a refusal: try again, at most `attempts` times in all, waiting longer each time.
+
+    `jitter` 0.5 takes off up to half of a pause, by chance. `listens`: it waits for as long as it is told, and that is
+    more than its own pause says. `reconnects`: a refusal ends its connection, and to try again is to connect again.
+    """
 
     after_seconds: float
     attempts: int
     factor: float = 2.0
     at_most_seconds: float = math.inf
+    jitter: float = 0.0
+    listens: bool = False
+    reconnects: bool = False
 
-    def pause_seconds(self, attempts_made: int) -> float:
-        return float(min(self.at_most_seconds, self.after_seconds * self.factor ** (attempts_made - 1)))
+    def pause_seconds(self, attempts_made: int, drawn: float = 0.0, told_seconds: float = 0.0) -> float:
+        """`drawn` is from 0 to 1, `told_seconds` the retry_after of the refusal."""
+        # The exponent is bounded: 2.0 ** 2000 is no number.
+        longer = self.factor ** min(attempts_made - 1, 60)
+        own = min(self.at_most_seconds, self.after_seconds * longer) * (1.0 - self.jitter * drawn)
+        return float(max(own, told_seconds) if self.listens else own)
 
 
 NO_RETRY = Retry(after_seconds=0.0, attempts=1)
@@ -163,6 +174,7 @@ def retry_problems(retry: Retry) -> list[str]:
         (retry.attempts >= 1, f"attempts is {retry.attempts}, it must be at least 1"),
         (retry.attempts == 1 or retry.after_seconds > 0, f"after is {retry.after_seconds} s, it must be above 0"),
         (retry.factor >= 1, f"factor is {retry.factor}, it must be at least 1"),
+        (0 <= retry.jitter <= 1, f"jitter is {retry.jitter}, it must be from 0 to 1"),
         (retry.at_most_seconds > 0, f"at_most is {retry.at_most_seconds} s, it must be above 0"),
     )
     return [f"retry: {text}" for holds, text in checks if not holds]

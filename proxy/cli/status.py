@@ -14,26 +14,30 @@ from proxy.cli.remote import address_of, ask, remote_options
 
 WATCH_EVERY_SECONDS = 1.0
 _PINS_SHOWN = 5
+_UNMATCHED_HINT = "  `pgheadroom recommend` says to which class they might belong"
 _STRANGERS_SHOWN = 5
 COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "pinned", "waiting", "oldest wait", "state")
+
+CLIENT_COLUMNS = ("class", "application", "user", "address", "connections", "slots", "waiting")
 
 
 @click.command()
 @remote_options
 @click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--clients", is_flag=True, help="Show who has connections: the top by slots, waiting, connections.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole document as JSON for programs.")
-def command(url: str | None, config_path: str | None, watch: bool, as_json: bool) -> None:
+def command(url: str | None, config_path: str | None, watch: bool, clients: bool, as_json: bool) -> None:
     """Show what every class uses and who waits. Exits with 1 where no proxy answers."""
     address = address_of(url, config_path)
     if not watch:
-        _show(ask(address, "/status"), as_json)
+        _show(ask(address, "/status"), as_json, clients)
         return
     while True:
-        _show_again(address, as_json)
+        _show_again(address, as_json, clients)
         time.sleep(WATCH_EVERY_SECONDS)
 
 
-def _show_again(address: str, as_json: bool) -> None:
+def _show_again(address: str, as_json: bool, clients: bool) -> None:
     """A proxy that restarts is what somebody watches for: its absence is shown, and watching goes on."""
     try:
         document = ask(address, "/status")
@@ -43,16 +47,25 @@ def _show_again(address: str, as_json: bool) -> None:
         return
     if not as_json:
         click.clear()
-    _show(document, as_json)
+    _show(document, as_json, clients)
 
 
-def _show(document: dict[str, Any], as_json: bool) -> None:
+def _show(document: dict[str, Any], as_json: bool, clients: bool) -> None:
     if as_json:
         print_json(document)
+        return
+    if clients:
+        print_table(CLIENT_COLUMNS, [client_row(one) for one in document["identities"]])
         return
     print_table(COLUMNS, [_row(one) for one in document["classes"]])
     for line in _totals(document):
         click.echo(line)
+
+
+def client_row(one: dict[str, Any]) -> tuple[object, ...]:
+    """One identity: who it is and what it has."""
+    who = one["class"], one["application_name"] or "(no name)", one["user"], one["address"]
+    return *who, one["connections"], one["slots"], one["waiting"]
 
 
 def _row(one: dict[str, Any]) -> tuple[object, ...]:
@@ -98,7 +111,29 @@ def _totals(document: dict[str, Any]) -> list[str]:
         f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
     lines += [_override(one) for one in document["overrides"]]
-    return [*lines, *_problems(document), *_pins(document["pins"]), *_unmatched(document["unmatched"])]
+    return [
+        *lines,
+        *_nested(document),
+        *_problems(document),
+        *_pins(document["pins"]),
+        *_unmatched(document["unmatched"]),
+    ]
+
+
+def _nested(document: dict[str, Any]) -> list[str]:
+    """Who probably waits for itself, what that means and what helps."""
+    lines = [
+        f"probably waits for itself: {one['application_name'] or 'no name'} of {one['user']} from {one['address']} in "
+        f"{one['class']} holds {one['holding']} and does nothing while {one['waiting']} of it wait, for "
+        f"{show_wait(one['waited_seconds'])}"
+        for one in document["nested_acquires"]
+    ]
+    hint = (
+        "  a job that opens a second connection inside its transaction waits for a slot that its own first one holds: "
+        "let it use one connection, raise the class's limit above one job's need, or bound it with "
+        "max_clients_per_identity"
+    )
+    return [*lines, hint] if lines else []
 
 
 def _problems(document: dict[str, Any]) -> list[str]:
@@ -148,11 +183,16 @@ def _server(server: dict[str, Any]) -> str:
 
 
 def _unmatched(unmatched: dict[str, Any]) -> list[str]:
-    names = [one["application_name"] or "(no name)" for one in unmatched["names"]]
+    names = [_unmatched_name(one) for one in unmatched["names"]]
     if not names:
         return []
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"names no class knows: {shown}"]
+    return [f"names no class knows ({unmatched['clients_total']} clients): {shown}", _UNMATCHED_HINT]
+
+
+def _unmatched_name(one: dict[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["first_seen"]))
+    return f"{one['application_name'] or '(no name)'} ({one['clients_total']} since {since})"
 
 
 def show_wait(seconds: float) -> str:

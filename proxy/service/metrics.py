@@ -21,6 +21,8 @@ from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.findings import Finding, Severity
 from proxy.service.history import History
 from proxy.service.view import (
+    ClientKey,
+    ClientState,
     ProcessView,
     ServerConnectionCounts,
     fold_names,
@@ -182,6 +184,7 @@ class PgheadroomCollector(Collector):
             clients.add_metric(list(key), count)
         yield clients
         yield _idle_in_transaction(self._view)
+        yield _nested_acquires(self._view)
         yield _pinned_clients(self._view)
         yield from _prepared_statements(self._view)
         yield _server_connections(self._view.server_connection_counts())
@@ -307,6 +310,19 @@ def _idle_in_transaction(view: ProcessView) -> Metric:
         labels=["class", "application_name"],
     )
     for key, count in fold_names(view.idle_in_transaction()).items():
+        family.add_metric([key.class_name, key.application_name], count)
+    return family
+
+
+def _nested_acquires(view: ProcessView) -> Metric:
+    family = CounterMetricFamily(
+        f"{PREFIX}nested_acquire_suspects",
+        "Waits of clients whose own identity holds a slot and does nothing: probably they wait for themselves.",
+        labels=["class", "application_name"],
+    )
+    counts = view.nested_acquires().counts
+    folded = fold_names({ClientKey(*key, ClientState.WAITING): count for key, count in counts.items()})
+    for key, count in folded.items():
         family.add_metric([key.class_name, key.application_name], count)
     return family
 

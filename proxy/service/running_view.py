@@ -18,10 +18,12 @@ from proxy.service.reload_report import ReloadReport
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import OrderRefused, Switch
 from proxy.service.tls import TlsFilesUnusable
+from proxy.service.traffic.nested_acquire import Identity, NestedAcquires
 from proxy.service.view import (
     SHOWN_IDENTITIES,
     ClientKey,
     ClientState,
+    IdentityUse,
     OverrideNow,
     PinKey,
     PreparedStatements,
@@ -131,6 +133,21 @@ class RunningView:
         desk = self._process.desk
         names = (UnmatchedName(name, times, seen) for name, (times, seen) in desk.unmatched.items())
         return Unmatched(desk.unmatched_clients, tuple(names))
+
+    def identities(self) -> Sequence[IdentityUse]:
+        desk = self._process.desk
+        waits = {one.id for one in desk.waiting_clients(desk.settings.classes)}
+        counts: dict[Identity, list[int]] = {}
+        for client in desk.clients:
+            who = client.identity
+            use = counts.setdefault(Identity(client.class_name, who.user, who.address, client.application), [0, 0, 0])
+            use[0] += 1
+            use[1] += client.holds_slot
+            use[2] += client.id in waits
+        return [IdentityUse(identity, *use) for identity, use in counts.items()]
+
+    def nested_acquires(self) -> NestedAcquires:
+        return self._process.traffic.nested
 
     def budget_problems(self) -> Sequence[Finding]:
         return self._process.upstreams[0].problems

@@ -17,9 +17,11 @@ from proxy.service.reload_report import ReloadReport
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
+from proxy.service.traffic.nested_acquire import Identity, Suspect
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    IdentityUse,
     OverrideNow,
     PinKey,
     ProcessView,
@@ -31,10 +33,13 @@ from proxy.service.view import (
     pinned_limit_of,
     readable_name,
     readable_text,
+    top_identities,
 )
 
 # JSON has no better type; the keys are listed in the functions below.
 Document = dict[str, Any]
+
+_SUSPECTS_SHOWN = 10
 
 
 def status_document(view: ProcessView, history: History, *, now: float) -> Document:
@@ -62,6 +67,8 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
             "strangers": _strangers(view.server_facts()),
             "overcommitted_slots": view.overcommitted_slots(),
         },
+        "identities": [_identity_use(one) for one in top_identities(view.identities())],
+        "nested_acquires": [_suspect(one) for one in view.nested_acquires().suspects[:_SUSPECTS_SHOWN]],
         "budget_problems": [_problem(one) for one in view.budget_problems()],
         "server_connections": _server_connections(view),
         "listening": asdict(view.listen_counts()),
@@ -221,6 +228,24 @@ def _applications(clients: Mapping[ClientKey, int]) -> list[Document]:
         by_name[key.application_name].append((key, count))
     rows = [{"application_name": name} | _by_state(counts) for name, counts in by_name.items()]
     return sorted(rows, key=lambda row: (-row["total"], row["application_name"]))
+
+
+def _identity(identity: Identity) -> Document:
+    return {
+        "class": identity.class_name,
+        "application_name": readable_name(identity.application_name),
+        "user": readable_name(identity.user),
+        "address": identity.address or "unix",
+    }
+
+
+def _identity_use(one: IdentityUse) -> Document:
+    return _identity(one.identity) | {"connections": one.connections, "slots": one.slots, "waiting": one.waiting}
+
+
+def _suspect(one: Suspect) -> Document:
+    counts = {"holding": one.holding, "waiting": one.waiting, "waited_seconds": round(one.waited_seconds, 1)}
+    return _identity(one.identity) | counts
 
 
 def _strangers(facts: ServerFacts | None) -> list[Document]:

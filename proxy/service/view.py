@@ -8,7 +8,7 @@ events of the proxy and sees one consistent moment.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -21,6 +21,7 @@ from proxy.service.reload_report import ReloadReport
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Override, Switch
+from proxy.service.traffic.nested_acquire import Identity, NestedAcquires
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import OTHER, Measures
 
@@ -58,6 +59,16 @@ class ServerConnectionCounts:
     @property
     def total(self) -> int:
         return self.dialling + self.in_use + self.idle + self.closing
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityUse:
+    """The connections of one identity in one class: all of them, those that hold a slot, those that wait for one."""
+
+    identity: Identity
+    connections: int
+    slots: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +176,12 @@ class ProcessView(Protocol):
 
     def unmatched(self) -> Unmatched: ...
 
+    def identities(self) -> Sequence[IdentityUse]:
+        """Who has client connections, each (user, address, application) of each class once. Readers take the top."""
+
+    def nested_acquires(self) -> NestedAcquires:
+        """Who probably waits for itself, and how often that was. Live: read it, never change it."""
+
     def budget_problems(self) -> Sequence[Finding]:
         """Where the configured budget does not hold with the server as it is now, the worst first."""
 
@@ -234,6 +251,27 @@ def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLA
         (key if key.application_name in kept[key.class_name] else _renamed(key, OTHER), count)
         for key, count in readable.items()
     )
+
+
+IDENTITIES_SHOWN = 10  # of each order
+
+
+def top_identities(uses: Sequence[IdentityUse], shown: int = IDENTITIES_SHOWN) -> list[IdentityUse]:
+    """Those with most slots, those with most waiting, and those with most connections, the first of these first."""
+    orders: tuple[Callable[[IdentityUse], int], ...] = (
+        lambda one: one.slots,
+        lambda one: one.waiting,
+        lambda one: one.connections,
+    )
+    top: dict[Identity, IdentityUse] = {}
+    for order in orders:
+        best = sorted(uses, key=lambda one: (-order(one), -one.connections, _sortable(one)))[:shown]
+        top.update({one.identity: one for one in best if order(one)})
+    return sorted(top.values(), key=lambda one: (-one.slots, -one.waiting, -one.connections, _sortable(one)))
+
+
+def _sortable(one: IdentityUse) -> tuple[str, ...]:
+    return tuple(part or "" for part in one.identity)
 
 
 def fold_pins(pins: Mapping[PinKey, int], shown: int = NAMES_SHOWN_PER_CLASS) -> dict[PinKey, int]:

@@ -543,6 +543,12 @@ class ClientConnection:
         return self._phase == _IDLE
 
     @property
+    def is_quiet_holder(self) -> bool:
+        """It holds a slot, and everything it has sent is answered: in a transaction, pinned, or for its session."""
+        link = self.link
+        return self.holds_slot and link is not None and (link.is_idle_in_transaction or link.is_quiet)
+
+    @property
     def is_idle_in_transaction(self) -> bool:
         return self.link is not None and self.link.is_idle_in_transaction
 

@@ -76,6 +76,7 @@ class ReplicationConnection(Holder):
     transport: asyncio.Transport
     pins = NO_PINS
     is_idle_in_transaction = False
+    is_quiet_holder = False  # it streams
 
     def __init__(
         self,
@@ -107,6 +108,14 @@ class ReplicationConnection(Holder):
         self._asked_at = clock.now()
         self._granted_at = 0.0
         self._ahead = Backlog(transport, desk.loop)
+
+    @property
+    def granted_at(self) -> float:
+        return self._granted_at
+
+    @property
+    def asked_at(self) -> float:
+        return self._asked_at
 
     @property
     def application(self) -> str:

@@ -81,7 +81,26 @@ def test_the_totals(url):
     assert "48 open, 43 active, 3 idle, 1 dialling, 1 closing (the server allows 100, 7 used by others)" in output
     assert "clients: 287 connected, 39 linked, 40 waiting, 208 idle" in output
     assert "ready: new clients are served (version" in output
-    assert "names no class knows: reports-v2" in output
+    assert "names no class knows (5 clients): reports-v2 (5 since 2023-11-1" in output
+
+
+def test_who_has_connections(url):
+    output = run("--url", url, "--clients").output
+
+    assert row_of(output, "class") == ["class", "application", "user", "address", "connections", "slots", "waiting"]
+    lines = [line.split() for line in output.splitlines()[2:]]
+    assert lines[0] == ["bulk", "import", "app", "10.0.0.7", "61", "25", "36"]
+    assert [line[1] for line in lines if line] == ["import", "web-1", "web-2", "reports-v2", "psql"]
+
+
+def test_who_probably_waits_for_itself_and_what_helps(url):
+    output = run("--url", url).output
+
+    assert (
+        "probably waits for itself: import of app from 10.0.0.7 in bulk holds 1 and does nothing while 1 of it wait, "
+        "for 15.0 s" in output
+    )
+    assert "max_clients_per_identity" in output
 
 
 def test_who_connects_past_the_proxy_and_what_that_does_to_the_budget(url):

@@ -144,6 +144,11 @@ async def test_what_the_server_has_not_told_has_no_sample():
     assert not scrape.has("budget_overcommitted_slots")
 
 
+async def test_waits_that_are_probably_for_oneself_are_counted_by_application(scrape):
+    name = "nested_acquire_suspects_total"
+    assert scrape(name, **{"class": "bulk", "application_name": "import"}) == 1
+
+
 async def test_where_the_budget_does_not_hold_is_counted_by_how_bad_it_is(scrape):
     assert scrape("budget_overcommitted_slots") == 2
     assert [scrape("budget_problems", severity=severity) for severity in ("error", "warning")] == [0, 1]

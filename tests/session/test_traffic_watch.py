@@ -115,3 +115,61 @@ async def test_a_file_that_cannot_be_written_is_told_once(run_proxy: RunProxy, t
 async def test_it_looks_by_itself(run_proxy: RunProxy) -> None:
     proxy = await run_proxy()
     await eventually(lambda: seen(proxy).seconds >= 1.0, within_seconds=10)
+
+
+NESTED = {"classes": {"all": {"limit": 2, "queue": {"timeout": "20s"}}}}
+
+
+async def test_a_job_that_waits_for_itself_is_named(run_proxy: RunProxy) -> None:
+    """Two jobs open a transaction each, and inside it a second connection: nobody goes on."""
+    proxy = await run_proxy(**NESTED)
+    outer = [await proxy.connect(application_name="import") for _ in range(2)]
+    for one in outer:
+        await one.query("begin")
+    inner = await proxy.connect(application_name="import")
+    await inner.send(query("select 1"))
+    await eventually(lambda: proxy.controller.waiting == 1)
+    with capture_logs() as log:
+        await eventually(lambda: proxy.process.traffic.nested.suspects, within_seconds=10)
+    [suspect] = proxy.process.traffic.nested.suspects
+    assert (suspect.identity.application_name, suspect.holding, suspect.waiting) == ("import", 2, 1)
+    [line] = [line for line in log if line["event"] == "nested_acquire_suspected"]
+    assert (line["class_name"], line["user"], line["holding"], line["waiting"]) == ("all", "app", 2, 1)
+    await outer[0].query("commit")
+    await inner.answer()
+    look(proxy)
+    assert proxy.process.traffic.nested.suspects == ()
+    assert proxy.process.traffic.nested.counts["all", "import"] == 1
+    await outer[1].query("commit")
+
+
+async def test_who_waits_for_work_of_its_own_that_goes_on_is_not_suspected(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**NESTED)
+    workers = [await proxy.connect(application_name="import") for _ in range(3)]
+    for one in workers:
+        await one.send(query("select pg_sleep(3)"))
+    await eventually(lambda: proxy.controller.waiting == 1)
+    waits = proxy.process.view
+    await eventually(lambda: waits.snapshot().of_class("all").oldest_wait_seconds > 2.5, within_seconds=10)
+    assert proxy.process.traffic.nested.suspects == ()
+    for one in workers:
+        await one.answer()
+    assert not proxy.process.traffic.nested.counts
+
+
+async def test_connections_by_identity(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**NESTED)
+    jobs = [await proxy.connect(application_name="import") for _ in range(3)]
+    await proxy.connect("web", application_name="shop")
+    for one in jobs[:2]:
+        await one.query("begin")
+    await jobs[2].send(query("select 1"))
+    await eventually(lambda: proxy.controller.waiting == 1)
+    uses = {one.identity.application_name: one for one in proxy.process.view.identities()}
+    job, shop = uses["import"], uses["shop"]
+    assert (job.identity.user, job.identity.address) == ("app", "127.0.0.1")
+    assert (job.connections, job.slots, job.waiting) == (3, 2, 1)
+    assert (shop.connections, shop.slots, shop.waiting) == (1, 0, 0)
+    for one in jobs[:2]:
+        await one.query("commit")
+    await jobs[2].answer()

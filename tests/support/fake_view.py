@@ -14,10 +14,12 @@ from proxy.service.findings import Finding, Severity
 from proxy.service.reload_report import ReloadReport
 from proxy.service.server_facts import ServerFacts, Strangers
 from proxy.service.switchboard import OrderRefused, Override, Switch
+from proxy.service.traffic.nested_acquire import Holder, Identity, NestedAcquires, Waiting
 from proxy.service.traffic.record import TrafficRecord
 from proxy.service.view import (
     ClientKey,
     ClientState,
+    IdentityUse,
     OverrideNow,
     PinKey,
     PreparedStatements,
@@ -89,6 +91,8 @@ class FakeView:
         self.report: ReloadReport | OrderRefused = ReloadReport((), (), "3f9c2a71d04e")
         self.not_saved: str | None = None
         self.problems: list[Finding] = []
+        self.uses: list[IdentityUse] = []
+        self.nested = NestedAcquires()
         self.overcommitted: int | None = None
         self.strangers: tuple[Strangers, ...] = ()
         self.record = TrafficRecord(keep_hours=168)
@@ -150,6 +154,12 @@ class FakeView:
 
     def unmatched(self) -> Unmatched:
         return self.seen_unmatched
+
+    def identities(self) -> Sequence[IdentityUse]:
+        return self.uses
+
+    def nested_acquires(self) -> NestedAcquires:
+        return self.nested
 
     def budget_problems(self) -> Sequence[Finding]:
         return self.problems
@@ -254,6 +264,16 @@ def bad_day() -> FakeView:
     text = "7 connections are not the proxy's (pgadmin 4 of postgres from 10.0.0.9: 5), and keep_free is 5"
     view.problems = [Finding(Severity.WARNING, "budget.keep_free", text, "raise budget.keep_free")]
     view.overcommitted = 2
+    job = Identity("bulk", "app", "10.0.0.7", "import")
+    view.uses = [
+        IdentityUse(Identity("web", "web", "10.0.0.3", "web-1"), 120, 7, 0),
+        IdentityUse(Identity("web", "web", "10.0.0.4", "web-2"), 100, 5, 0),
+        IdentityUse(job, 61, 25, 36),
+        IdentityUse(Identity("bulk", "app", None, "reports-v2"), 5, 1, 4),
+        IdentityUse(Identity("admin", "dba", None, "psql"), 1, 1, 0),
+    ]
+    for now in (90.0, 100.0):
+        view.nested.look([Holder(ClientId(1), job, 80.0)], [Waiting(ClientId(2), job, 85.0)], now)
     view.outside = {("bulk", "max_clients"): 2}
     view.reasons = {"web": "p95 of a normal hour is 26", "bulk": "may always wait", "admin": "a shell in an incident"}
     view.seen_unmatched = Unmatched(5, (UnmatchedName("reports-v2", 5, STARTED + 60),))

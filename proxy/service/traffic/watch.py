@@ -19,6 +19,13 @@ import structlog
 
 from proxy.admission.classes import INTERNAL_CLASS, ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.traffic.nested_acquire import (
+    SUSPECTED_AFTER_SECONDS,
+    Holder,
+    Identity,
+    NestedAcquires,
+    Waiting,
+)
 from proxy.service.traffic.record import (
     HOUR_SECONDS,
     ApplicationReading,
@@ -31,8 +38,10 @@ from proxy.service.traffic.record import (
 )
 from proxy.service.traffic.report import SAMPLED_EVERY_SECONDS
 from proxy.session import clock
+from proxy.session.client import ClientConnection
 from proxy.session.frontdesk import Frontdesk
 from proxy.session.histogram import Histogram
+from proxy.session.replication import ReplicationConnection
 
 log = structlog.get_logger("pgheadroom.traffic")
 
@@ -52,6 +61,7 @@ class TrafficWatch:
         self.record = TrafficRecord(1)
         self.file: Path | None = None
         self.adopt(keep_seconds, file)
+        self.nested = NestedAcquires()
         self._looked_at = clock.now()
         self._saved_at = clock.now()
         self._told = ""  # why the record could not be written, as long as that lasts
@@ -80,7 +90,39 @@ class TrafficWatch:
         readings = [one for snapshot in snapshots for one in snapshot.classes if one.name != INTERNAL_CLASS]
         classes = {one.name: _reading(one) for one in readings}
         busy = any(snapshot.in_use or snapshot.waiting for snapshot in snapshots)
+        self._look_for_nested_acquires(readings, now)
         self._hour().observe(classes, self._applications(classes) if busy else {}, seconds)
+
+    def _look_for_nested_acquires(self, readings: Sequence[ClassSnapshot], now: float) -> None:
+        """Walks over clients only while a class is at its limit and somebody has waited there for long."""
+        full = {
+            one.name
+            for one in readings
+            if one.used >= one.limit and one.oldest_wait_seconds >= SUSPECTED_AFTER_SECONDS and one.waiting
+        }
+        if not full:
+            self.nested.nobody_waits()
+            return
+        holders = [
+            Holder(one.id, _identity(one), one.granted_at)
+            for one in self._desk.clients
+            if one.class_name in full and one.is_quiet_holder
+        ]
+        waiting = [Waiting(one.id, _identity(one), one.asked_at) for one in self._desk.waiting_clients(full)]
+        for new in self.nested.look(holders, waiting, now):
+            who, suspect = new.suspect.identity, new.suspect
+            log.warning(
+                "nested_acquire_suspected",
+                class_name=who.class_name,
+                user=who.user,
+                application_name=who.application_name,
+                address=who.address or "unix",
+                holding=suspect.holding,
+                waiting=suspect.waiting,
+                waited_seconds=round(suspect.waited_seconds, 1),
+                times=new.times,
+                why="it holds slots and does nothing while another connection of it waits: probably for itself",
+            )
 
     def _hour(self) -> Hour:
         """The current hour. What was held up to here belongs to the one before it, where that is over."""
@@ -157,6 +199,10 @@ class TrafficWatch:
             self._told = str(problem)
         else:
             self._told = ""
+
+
+def _identity(client: ClientConnection | ReplicationConnection) -> Identity:
+    return Identity(client.class_name, client.identity.user, client.identity.address, client.application)
 
 
 def _reading(one: ClassSnapshot) -> ClassReading:

@@ -23,6 +23,7 @@ def report_access(report: Reporter, config: Config) -> None:
         text = f"{file.parent} is no directory: what was seen of the traffic is lost at a restart"
         report.warning(("traffic", "file"), text, "create it, owned by the proxy's user")
     _report_matching(report, config)
+    _report_tags(report, config)
     _report_privileges(report, config)
 
 
@@ -118,6 +119,12 @@ def _report_contents(report: Reporter, tls: ListenTls) -> None:
 
 
 # Who is who
+
+
+def _report_tags(report: Reporter, config: Config) -> None:
+    if config.tags.comments == "trust":
+        text = "whoever can write a comment into a statement chooses its class, the most important one too"
+        report.warning(("tags", "comments"), text, "write lower, unless every client is under your control")
 
 
 def _report_matching(report: Reporter, config: Config) -> None:

@@ -417,6 +417,14 @@ def _session_counters(measures: Measures) -> Iterator[Metric]:
     for (class_name, reason), count in measures.pins.items():
         pins.add_metric([class_name, reason], count)
     yield pins
+    tagged = CounterMetricFamily(
+        f"{PREFIX}class_tagged_units",
+        "Units of work with a tag in a comment, by the client's own class: followed, not_lower, or unknown to us.",
+        labels=["class", "outcome"],
+    )
+    for (class_name, outcome), count in measures.tagged_units.items():
+        tagged.add_metric([class_name, outcome], count)
+    yield tagged
     holds = CounterMetricFamily(
         f"{PREFIX}class_holds_ended",
         "Queries cancelled, and clients ended, because a bound of their class (holds) was reached.",

@@ -25,6 +25,8 @@ from proxy.session.settings import (
     SessionAttrs,
     SessionSettings,
     SslMode,
+    TagSettings,
+    TagsFollowed,
     TlsDemand,
     UpstreamHost,
     UpstreamSettings,
@@ -41,6 +43,7 @@ def session_settings(config: Config) -> SessionSettings:
         limits=limit_settings(config),
         classes=class_behaviours(config),
         refusals=refusal_settings(config),
+        tags=TagSettings(TagsFollowed(config.tags.comments), config.tags.key, config.tags.value == "application_name"),
     )
 
 

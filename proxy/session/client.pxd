@@ -59,6 +59,8 @@ cdef class ClientConnection:
     cdef readonly str class_name
     cdef readonly bint session_hold
     cdef readonly bint one_statement
+    cdef readonly str own_class  # by its name; `class_name` may be that of a tag
+    cdef readonly object tags
     cdef readonly Pool pool
     cdef public object process_id
 

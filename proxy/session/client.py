@@ -68,6 +68,7 @@ _DIALLING: Final = 3
 _LINKED: Final = 4
 _CLEANING: Final = 5
 _GONE: Final = 6
+_NAME: Final = "application_name"
 _PHASES: Final = (
     Phase.ENTERING,
     Phase.IDLE,
@@ -109,12 +110,14 @@ class ClientConnection:
         "listening",
         "local",
         "one_statement",
+        "own_class",
         "pool",
         "process_id",
         "session_hold",
         "settings",
         "state",
         "statements",
+        "tags",
         "transport",
         "upstream",
         "watch",
@@ -136,7 +139,9 @@ class ClientConnection:
         self.identity = identity
         self.transport = transport
         self.watch: HoldWatch | None = None  # where its class has bounds
-        self._belong_to(upstream.classify(identity, identity.application_name), identity.application_name)
+        self.tags = upstream.tags
+        self.own_class = upstream.classify(identity, identity.application_name)
+        self._belong_to(self.own_class, identity.application_name)
         if of_class := desk.behaviour(self.class_name).parameters:
             self.identity = replace(identity, parameters={**of_class, **identity.parameters})
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
@@ -303,6 +308,8 @@ class ClientConnection:
             buffer, facts, seen
         ):
             return
+        if self.tags is not None:
+            self._move_to(self.tags.class_of_unit(self, buffer, facts))
         block_at = block_opens_at(buffer, facts, self.backslash_escapes) if self.one_statement else -1
         if block_at == 0:
             self.keep(buffer, facts)
@@ -509,7 +516,7 @@ class ClientConnection:
         if self._phase == _LINKED:
             self._phase = _IDLE
         self.idle_since = now
-        self.link = None
+        link, self.link = self.link, None
         server.unlink(now)
         if self._server_paused:
             self._server_paused = False
@@ -517,7 +524,7 @@ class ClientConnection:
         if self.state is not None and self.state.was_discarded:
             self.state.was_discarded = False
         elif server.settings is not self.settings:
-            self.settings_changed(server.settings)
+            self.settings_changed(server.settings, was_reset=link is not None and link.was_reset)
         self.pool.put_idle(server)
         self._give_slot_back(now)
 
@@ -552,11 +559,22 @@ class ClientConnection:
     def is_idle_in_transaction(self) -> bool:
         return self.link is not None and self.link.is_idle_in_transaction
 
-    def reclassify(self) -> None:
-        name = self.settings.values.get("application_name", "") if self.settings else self.identity.application_name
-        self.desk.pool_left(self)
-        self._belong_to(self.upstream.classify(self.identity, name), name)
-        self.desk.pool_joined(self)
+    def reclassify(self, *, may_rise: bool = True) -> None:
+        """By its name, and the rules there are now. `may_rise`: also to a class that is served earlier."""
+        found, behaviour = self.upstream.classify(self.identity, self._application_name()), self.desk.behaviour
+        if may_rise or behaviour(found).priority >= behaviour(self.own_class).priority:
+            self.own_class = found
+        self.tags = self.upstream.tags
+        self._move_to(self.own_class, is_renamed=True)
+
+    def _application_name(self) -> str:
+        return self.identity.application_name if self.settings is None else self.settings.values.get(_NAME, "")
+
+    def _move_to(self, class_name: str, *, is_renamed: bool = False) -> None:
+        if class_name != self.class_name or is_renamed:
+            self.desk.pool_left(self)
+            self._belong_to(class_name, self._application_name())
+            self.desk.pool_joined(self)
 
     def _belong_to(self, class_name: str, application_name: str) -> None:
         self.class_name = class_name
@@ -564,12 +582,14 @@ class ClientConnection:
         self.one_statement = self.desk.pool_mode(class_name) is PoolMode.STATEMENT
         self.watch = self.upstream.holds.watch_or_none(self, self.watch)
 
-    def settings_changed(self, settings: Settings) -> None:
-        """The client changed a parameter. A new application_name counts from the next transaction on."""
+    def settings_changed(self, settings: Settings, *, was_reset: bool = False) -> None:
+        """The client changed a parameter. A new application_name counts from the next transaction on.
+
+        A RESET never raises a class: pools of drivers send it of their own accord.
+        """
         had, self.settings = self.settings, settings
-        name = settings.values.get("application_name", "")
-        if had is not None and had.values.get("application_name", "") != name:
-            self.reclassify()
+        if had is not None and had.values.get(_NAME, "") != settings.values.get(_NAME, ""):
+            self.reclassify(may_rise=not was_reset)
         self.read_dialect()
 
     def read_dialect(self) -> None:

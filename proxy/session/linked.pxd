@@ -19,6 +19,7 @@ cdef class Link(Holder):
     cdef bint _late_copy
     cdef bint _copied
     cdef bint _has_portal
+    cdef public bint was_reset
     cdef readonly double unit_since
     cdef readonly double transaction_since
 

@@ -50,6 +50,7 @@ class Link(Holder):
         "transaction_since",
         "unit_since",
         "unsynced",
+        "was_reset",
     )
 
     transport: asyncio.Transport
@@ -64,6 +65,7 @@ class Link(Holder):
         self._late_copy = False
         self._copied = False
         self._has_portal = False
+        self.was_reset = False  # parameters have been, or may have been, set back
         # Where somebody asks for them (`holding`), and something began after the slot was granted; 0 where nothing did.
         self.unit_since = 0.0
         self.transaction_since = 0.0

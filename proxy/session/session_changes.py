@@ -32,6 +32,7 @@ def may_be_sent(link: "Link", seen: Examination, buffer: bytes, facts: Sequence[
         state = client.state = SessionState(client.identity.parameters)
     assert client.settings is not None, "a linked client has entered"
     state.changed(seen, client.pool.table, client.settings, server.settings)
+    link.was_reset = link.was_reset or seen.changes_parameters
     if seen.clearing is not PLAIN:
         state.expect(server, seen)
         if client.listening is not None:
@@ -121,7 +122,8 @@ def settle(link: "Link", state: SessionState) -> None:
         server.transport.write(server.inject_question(state.ask()))
         return
     if server.settings is not client.settings:
-        client.settings_changed(server.settings)  # noted first: those of the connection are gone with the rest
+        # Noted first: those of the connection are gone with the rest.
+        client.settings_changed(server.settings, was_reset=link.was_reset)
     state.ignored, state.was_discarded = False, True
     server.statements.all_deallocated()
     server.transport.write(server.inject("DISCARD ALL", want=client.pool.table.neutral))

@@ -196,6 +196,23 @@ class LimitSettings:
     max_notification_bytes: int = 256 * 1024
 
 
+class TagsFollowed(Enum):
+    """What is done about tags in comments: nothing, to follow those that lower a class, or all of them."""
+
+    OFF = "off"
+    LOWER = "lower"
+    TRUST = "trust"
+
+
+@dataclass(frozen=True, slots=True)
+class TagSettings:
+    """`key` is that of the tag; its value the name of a class, or what an application_name would say."""
+
+    followed: TagsFollowed = TagsFollowed.OFF
+    key: str = "class"
+    names_application: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class ClassBehaviour:
     """What the session layer needs to know of a class; its numbers belong to the admission core."""
@@ -216,3 +233,4 @@ class SessionSettings:
     limits: LimitSettings
     classes: Mapping[str, ClassBehaviour]
     refusals: LatenessSettings  # how late those are answered who connect again after a refusal
+    tags: TagSettings = TagSettings()

@@ -28,6 +28,8 @@ _HEADER_BYTES: Final = 5
 
 def sent(client: "ClientConnection", data: bytes) -> bool:
     """Whether `data` was taken: one unit, whole, that leaves nothing in the session. False: nothing has happened."""
+    if client.tags is not None and client.tags.may_matter(client, data):
+        return False
     if client.cursor.is_one(data, _QUERY):
         return _query_sent(client, data)
     if client.statements is None:

@@ -18,6 +18,7 @@ from proxy.session.listen_hubs import ListenHubs
 from proxy.session.passthrough import Passthrough
 from proxy.session.registry import Registry
 from proxy.session.settings import PoolSettings, UpstreamSettings
+from proxy.session.tags import tag_reader_or_none
 from proxy.session.user_lookup import UserLookup
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Upstream:
         self.canceller = Canceller(registry.connector, desk.measures, desk.tasks)
         self.listen_hubs = ListenHubs(self)
         self.holds = Holds(self)
+        self.tags = tag_reader_or_none(self)
         self.user_lookup = UserLookup(self)
         self.passthrough = Passthrough(self)
         registry.idle_kept_from = self.idle_kept_from
@@ -79,5 +81,6 @@ class Upstream:
         self.classifier = classifier
         self.registry.adopt(pool)
         self.registry.connector.adopt_tls(settings.tls)
+        self.tags = tag_reader_or_none(self)
         self.user_lookup.forget_all()
         self.passthrough.adopt()

@@ -323,6 +323,18 @@ class Schedule(Section):
         return self
 
 
+class Tags(Section):
+    comments: Annotated[Literal["off", "lower", "trust"], fields.choice("off", "lower", "trust")] = Field(
+        default="off",
+        description="tags in the comments of statements: not read (off), followed to less important classes (lower),"
+        " or to any class (trust)",
+    )
+    key: Annotated[str, fields.text("the key of a tag")] = Field(default="class", description="the tag that is read")
+    value: Annotated[Literal["class", "application_name"], fields.choice("class", "application_name")] = Field(
+        default="class", description="what it holds: the name of a class, or one that the rules of `match` are tried on"
+    )
+
+
 class Holds(Section):
     idle_in_transaction: OptionalSeconds = Field(
         default=None, description="a client that idles in a transaction for longer is ended (25P03)"
@@ -562,6 +574,7 @@ class Config(Section):
     classes: dict[ClassName, PriorityClass] = Field(min_length=1, description="the classes, in the order of matching")
     adaptive: Adaptive = Field(default_factory=Adaptive, description="limits that follow how customers fare")
     canary: Canary = Field(default_factory=Canary, description="a query as customers would ask it")
+    tags: Tags = Field(default_factory=Tags, description="classes of single statements")
     pool: Pool = Field(default_factory=Pool, description="server connections")
     limits: Limits = Field(default_factory=Limits, description="bounds on what one client may cost")
     refusals: Refusals = Field(default_factory=Refusals, description="clients that reconnect in a loop")

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "simulate": "simulate",
     "recommend": "recommend",
     "status": "status",
+    "top": "top",
     "pause": "switches:pause",
     "drain": "switches:drain",
     "reject": "switches:reject",

@@ -19,6 +19,7 @@ AFTER_THE_FIRST_TIME = {
     "pgheadroom_login_failures_total": "reason",
     "pgheadroom_protocol_violations_total": "side",
     "pgheadroom_class_pins_total": "class reason",
+    "pgheadroom_nested_acquire_suspects_total": "class application_name",
     "pgheadroom_class_holds_ended_total": "class application_name bound",
 }
 

@@ -52,6 +52,16 @@ async def test_the_page_shows_the_bad_day_and_nothing_is_blocked(page):
     assert page.problems == []
 
 
+async def test_what_is_worth_a_look_is_told(page):
+    told = await page.evaluate("document.getElementById('warnings').textContent")
+    assert "budget.keep_free: 7 connections are not the proxy's" in told
+    assert "Past the proxy: pgadmin 4 of postgres from 10.0.0.9: 5" in told
+    assert "import of app from 10.0.0.7 in bulk probably waits for itself" in told
+    first = await page.evaluate("document.querySelector('#identities-rows tr').textContent")
+    assert first == "bulkimportapp10.0.0.7612536"
+    assert page.problems == []
+
+
 async def test_the_numbers_move_without_a_reload(page, view):
     view.ask("web", 3)
 

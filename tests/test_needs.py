@@ -17,6 +17,33 @@ ROOT = Path(__file__).parents[1]
 UPSTREAMS = ROOT / "config" / "upstreams"
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
+    # -- knowing the traffic ------------------------------------------------------------------------------------------
+    "a budget from what a normal hour has shown, not from guesses": (
+        "tests/service/test_recommendation.py::test_more_demand_never_suggests_less",
+        "tests/service/test_recommendation.py::test_it_can_always_be_kept_and_every_class_makes_progress",
+        "tests/service/test_recommend_report.py::test_over_drawn_classes_and_demand_the_block_passes_the_check",
+        "tests/service/test_recommend_report.py::test_the_block_passes_the_check_and_keeps_what_it_does_not_suggest",
+        "tests/session/test_traffic_watch.py::test_slots_and_waiting_clients_are_seen_by_class_and_application",
+        "tests/session/test_traffic_watch.py::test_a_restart_loses_nothing",
+    ),
+    "the ceiling is checked again for as long as the proxy runs, whoever opens first": (
+        "tests/session/test_budget_while_running.py::"
+        "test_connections_past_the_proxy_that_eat_into_the_budget_are_named_once",
+        "tests/session/test_budget_while_running.py::"
+        "test_a_server_that_comes_back_smaller_makes_the_budget_smaller_and_that_is_told",
+        "tests/deploy/test_prometheus.py::test_each_alert_fires_when_it_has_to_and_only_then",
+    ),
+    "a new fleet is listed with its names, and where it might belong": (
+        "tests/service/test_recommend_report.py::test_unmatched_names_are_told_where_they_might_belong",
+        "tests/cli/test_status.py::test_the_totals",
+    ),
+    "connections per identity are seen and bounded, and a job that waits for itself is named": (
+        "tests/session/test_traffic_watch.py::test_connections_by_identity",
+        "tests/session/test_traffic_watch.py::test_a_job_that_waits_for_itself_is_named",
+        "tests/session/test_refusals.py::test_an_identity_at_its_bound_is_refused_by_name_while_others_come_in",
+        "tests/admission/test_places_per_identity.py::"
+        "test_bounds_hold_nobody_waits_in_vain_and_identities_keep_their_order",
+    ),
     # -- clients that come and go ------------------------------------------------------------------------------------
     "thousands of runs keep a connection each, and cost the server nothing while they sleep": (
         "tests/session/test_crowds.py::test_thousands_of_runs_hold_a_connection_each_and_share_a_few",

@@ -137,14 +137,17 @@ class RunningView:
     def identities(self) -> Sequence[IdentityUse]:
         desk = self._process.desk
         waits = {one.id for one in desk.waiting_clients(desk.settings.classes)}
-        counts: dict[Identity, list[int]] = {}
+        counts: dict[tuple[str, str, str | None, str], list[int]] = {}
         for client in desk.clients:
             who = client.identity
-            use = counts.setdefault(Identity(client.class_name, who.user, who.address, client.application), [0, 0, 0])
+            key = (client.class_name, who.user, who.address, client.application)
+            use = counts.get(key)
+            if use is None:
+                use = counts[key] = [0, 0, 0]
             use[0] += 1
             use[1] += client.holds_slot
             use[2] += client.id in waits
-        return [IdentityUse(identity, *use) for identity, use in counts.items()]
+        return [IdentityUse(Identity(*key), *use) for key, use in counts.items()]
 
     def nested_acquires(self) -> NestedAcquires:
         return self._process.traffic.nested

@@ -106,9 +106,14 @@ class TrafficWatch:
         holders = [
             Holder(one.id, _identity(one), one.granted_at)
             for one in self._desk.clients
-            if one.class_name in full and one.is_quiet_holder
+            if one.holds_slot and one.class_name in full and one.is_quiet_holder
         ]
-        waiting = [Waiting(one.id, _identity(one), one.asked_at) for one in self._desk.waiting_clients(full)]
+        names = {one.identity.application_name for one in holders}
+        waiting = [
+            Waiting(one.id, _identity(one), one.asked_at)
+            for one in self._desk.waiting_clients(full)
+            if one.application in names
+        ]
         for new in self.nested.look(holders, waiting, now):
             who, suspect = new.suspect.identity, new.suspect
             log.warning(

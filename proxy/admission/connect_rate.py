@@ -3,10 +3,11 @@
 Owns: the buckets, and which of the two says no.
 Does not know: sockets, slots, how late a refusal is told (`lateness`).
 
-A connect takes a token of its class and one of its identity. Who was served gives both back when it leaves: a client
-that connects for every query, as scripts do, is never slowed down, and neither is a pool that opens. What empties a
-bucket are connects that came to nothing: refused ones, those of a crash loop, those that nobody used. A connect that is
-refused here takes nothing, or nobody would be let in for as long as the storm lasts.
+What takes a token, of its class and of its identity, is a connect that came to nothing: a login that was refused, a
+client that left before it was given a slot, as in a crash loop. Whoever was served, or is still connected, has taken
+none: a script that connects for every query is never slowed down, and neither are thousands of runs that connect at
+once and stay. Nobody is let in while a bucket is empty. A connect that is refused for that takes nothing, or nobody
+would be let in for as long as the storm lasts.
 
 Identities are chosen by clients, so only the last MAX_REMEMBERED of them are remembered; one that is forgotten begins
 with a full bucket.
@@ -17,7 +18,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.admission.classes import BudgetSettings, ConnectSettings
+from proxy.admission.classes import NO_CONNECT_RATE, BudgetSettings, ConnectSettings
 from proxy.admission.draws import Draw, middle
 from proxy.admission.retry_turns import RetryTurns
 
@@ -71,32 +72,22 @@ class ConnectRate:
         self._classes = {name: bucket for name, bucket in self._classes.items() if name in self._settings}
 
     def connected(self, class_name: str, identity: Hashable, now: float) -> TooManyConnects | None:
-        """Somebody has logged in. None: it may come in, and its tokens are taken."""
-        settings = self._settings.get(class_name)
-        if settings is None:
-            return None
-        buckets = self._buckets(settings, class_name, identity, now)
-        for per_identity, rate, bucket in buckets:
+        """Somebody has logged in. None: it may come in; else it is refused, and did not come."""
+        for per_identity, rate, bucket in self._buckets(class_name, identity, now):
             if bucket.tokens < 1.0:
                 first, apart = (1.0 - bucket.tokens) / rate, 1.0 / rate
                 return TooManyConnects(per_identity, bucket.turns.take_ms(first, apart, now, self._draw))
-        for _, _, bucket in buckets:
-            bucket.tokens -= 1.0
         return None
 
-    def served(self, class_name: str, identity: Hashable, now: float) -> None:
-        """A client that was served is gone: its connect was no attempt in vain."""
-        settings = self._settings.get(class_name)
-        if settings is None:
-            return
-        for _, _, bucket in self._buckets(settings, class_name, identity, now):
-            bucket.tokens += 1.0  # above the size of the bucket for as long as nobody looks at it
+    def came_to_nothing(self, class_name: str, identity: Hashable, now: float) -> None:
+        """Somebody who had come in was refused, or has left without having been served."""
+        for _, _, bucket in self._buckets(class_name, identity, now):
+            bucket.tokens = max(0.0, bucket.tokens - 1.0)
 
-    def _buckets(
-        self, settings: ConnectSettings, class_name: str, identity: Hashable, now: float
-    ) -> list[tuple[bool, float, Bucket]]:
+    def _buckets(self, class_name: str, identity: Hashable, now: float) -> list[tuple[bool, float, Bucket]]:
         """Those that bound this connect, filled: whether it is that of the identity, its rate, the bucket."""
         found: list[tuple[bool, float, Bucket]] = []
+        settings = self._settings.get(class_name, NO_CONNECT_RATE)
         if settings.identity_rate is not None:
             bucket = self._of_identity((class_name, identity), settings.identity_burst, now)
             bucket.fill(settings.identity_rate, settings.identity_burst, now)

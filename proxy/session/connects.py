@@ -65,6 +65,6 @@ class Connects:
         self.late.left(client)
 
     @staticmethod
-    def served(upstream: "Upstream", class_name: str, identity: Hashable) -> None:
-        """A client is gone that was served: it has not connected for nothing."""
-        upstream.connect_rate.served(class_name, identity, clock.now())
+    def came_to_nothing(upstream: "Upstream", class_name: str, identity: Hashable) -> None:
+        """A client is gone that was let in and never served, refused or not."""
+        upstream.connect_rate.came_to_nothing(class_name, identity, clock.now())

@@ -155,9 +155,9 @@ class Frontdesk:
         self.keys.withdraw(client.process_id)
         client.upstream.door.left(client.id)
         self.connects.left(client)
-        if client.was_served:
+        if not client.was_served:
             flow = self.flow(client.identity, client.class_name)
-            self.connects.served(client.upstream, client.class_name, flow)
+            self.connects.came_to_nothing(client.upstream, client.class_name, flow)
         if self.draining:
             self.tell_if_drained()
 

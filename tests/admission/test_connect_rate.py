@@ -1,4 +1,4 @@
-"""Who may connect how often, and what gives a connect back."""
+"""Who may connect how often, and which connects count."""
 
 from collections.abc import Hashable
 from random import Random
@@ -26,8 +26,13 @@ def of_identity(rate: float, burst: int) -> ConnectSettings:
 
 
 def let_in(rate: ConnectRate, count: int, *, name: str = "bulk", identity: Hashable = "one", now: float = 0.0) -> int:
-    """How many of so many connects at one moment are let in."""
-    return sum(rate.connected(name, identity, now) is None for _ in range(count))
+    """How many of so many connects at one moment are let in. All of them come to nothing."""
+    found = 0
+    for _ in range(count):
+        if rate.connected(name, identity, now) is None:
+            rate.came_to_nothing(name, identity, now)
+            found += 1
+    return found
 
 
 def test_without_a_rate_nobody_is_refused_and_nothing_is_remembered() -> None:
@@ -45,20 +50,18 @@ def test_a_refused_connect_takes_nothing_so_that_a_storm_cannot_shut_everybody_o
     assert [let_in(rate, 1000, now=now / 8) for now in range(5)] == [1, 1, 1, 1, 1]
 
 
-def test_who_was_served_gives_its_connect_back() -> None:
-    """A script that connects for each query is no storm, however often it does."""
+def test_who_is_served_or_stays_takes_nothing() -> None:
+    """A script that connects for each query is no storm, nor are thousands of runs that connect and sleep."""
     rate = ConnectRate(settings_of(ConnectSettings(0.001, 5, 0.001, 3)))
-    for _ in range(1000):
-        assert rate.connected("bulk", "script", 0.0) is None
-        rate.served("bulk", "script", 0.0)
+    assert [rate.connected("bulk", "script", 0.0) for _ in range(1000)] == [None] * 1000
     assert let_in(rate, 10, identity="script") == 3
 
 
-def test_what_is_given_back_never_makes_more_than_the_bucket_holds() -> None:
+def test_many_that_come_to_nothing_at_once_leave_no_debt() -> None:
     rate = ConnectRate(settings_of(of_identity(1.0, 3)))
     for _ in range(50):
-        rate.served("bulk", "one", 0.0)
-    assert let_in(rate, 10) == 3
+        rate.came_to_nothing("bulk", "one", 0.0)
+    assert [let_in(rate, 10, now=now) for now in (0.0, 1.0, 2.0)] == [0, 1, 1]
 
 
 def test_identities_do_not_take_from_each_other_but_share_the_bucket_of_their_class() -> None:
@@ -75,8 +78,11 @@ def test_who_is_refused_for_its_class_keeps_the_token_of_its_identity() -> None:
 
 def test_it_is_told_which_bucket_decides() -> None:
     rate = ConnectRate(settings_of(ConnectSettings(1.0, 2, 1.0, 1)))
-    refusals = [rate.connected("bulk", identity, 0.0) for identity in ("a", "a", "b", "c")]
-    assert [None if one is None else one.per_identity for one in refusals] == [None, True, None, False]
+    let_in(rate, 1, identity="a")
+    by_identity = rate.connected("bulk", "a", 0.0)
+    let_in(rate, 1, identity="b")
+    by_class = rate.connected("bulk", "c", 0.0)
+    assert [one.per_identity for one in (by_identity, by_class) if one is not None] == [True, False]
 
 
 def test_refused_ones_are_told_to_come_one_after_the_other_as_tokens_come() -> None:
@@ -117,7 +123,7 @@ def test_a_reload_keeps_what_was_used_up_and_drops_removed_classes() -> None:
 def test_the_refusal_is_counted_with_the_numbers_of_the_class() -> None:
     settings = settings_of(of_identity(1.0, 1))
     core, rate = Controller(settings, now=0.0), ConnectRate(settings)
-    rate.connected("bulk", "one", 0.0)
+    let_in(rate, 1)
     too_many = rate.connected("bulk", "one", 0.0)
     assert too_many is not None
     refusal = core.refuse_connect(ClientId(7), "bulk", too_many)
@@ -129,7 +135,7 @@ def test_the_refusal_is_counted_with_the_numbers_of_the_class() -> None:
 
 
 class Naive:
-    """A bucket again, as a list: the moments at which connects were let in and not given back."""
+    """A bucket again, as a list: the moments at which connects came to nothing."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self.rate, self.burst = rate, burst
@@ -138,14 +144,14 @@ class Naive:
     def level(self, now: float) -> float:
         level, at = float(self.burst), 0.0
         for moment, change in self.events:
-            level = min(self.burst, level + (moment - at) * self.rate) + change
+            level = max(0.0, min(self.burst, level + (moment - at) * self.rate) + change)
             at = moment
         return min(self.burst, level + (now - at) * self.rate)
 
 
 def drawn_run(seed: int) -> None:
-    """Connects and returns by chance: never more let in than the naive bucket has, and never refused while it has one.
-    The rates are powers of two and the moments multiples of one, so that nothing is decided by rounding."""
+    """Connects by chance, most of them for nothing: let in exactly while the naive bucket has a token. Rates are powers
+    of two and moments multiples of them, so that nothing is decided by rounding."""
     random = Random(seed)
     limits, burst = random.choice([0.25, 1.0, 4.0]), random.choice([1, 3, 10])
     rate = ConnectRate(settings_of(of_identity(limits, burst)))
@@ -154,13 +160,10 @@ def drawn_run(seed: int) -> None:
     for _ in range(120):
         now += random.choice([0.0, 0.0, 0.0, 0.125, 1.0, 8.0])
         name = random.choice(["a", "a", "b"])
-        if random.random() < 0.2:
-            rate.served("bulk", name, now)
-            naive[name].events.append((now, 1))
-            continue
         is_in = rate.connected("bulk", name, now) is None
         assert is_in == (naive[name].level(now) >= 1.0)
-        if is_in:
+        if is_in and random.random() < 0.7:
+            rate.came_to_nothing("bulk", name, now)
             naive[name].events.append((now, -1))
 
 
@@ -193,10 +196,10 @@ def test_planted_bugs_of_buckets_are_found(story: str, monkeypatch: pytest.Monke
         many_drawn_runs()
 
 
-@pytest.mark.parametrize("forgotten", ["connected takes nothing", "served gives nothing"])
+@pytest.mark.parametrize("forgotten", ["everybody is let in", "nothing is taken"])
 def test_planted_bugs_of_counting_are_found(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if forgotten == "served gives nothing":
-        monkeypatch.setattr(ConnectRate, "served", lambda self, name, identity, now: None)
+    if forgotten == "nothing is taken":
+        monkeypatch.setattr(ConnectRate, "came_to_nothing", lambda self, name, identity, now: None)
     else:
         monkeypatch.setattr(ConnectRate, "connected", lambda self, name, identity, now: None)
     with pytest.raises(AssertionError):

@@ -246,7 +246,7 @@ class Simulation:
         tally.served += 1
         job.place = OVER
         if self._front_door is not None and job.run.source.retry.reconnects:
-            self._front_door.served(job.client, job.run.source.class_name, job.run.flow(job.client), now)
+            self._front_door.served(job.client)
         decisions = self._policy.release(job.client, now)
         if decisions:
             self._apply(decisions, now)
@@ -287,7 +287,7 @@ class Simulation:
                 self._taken_from_queue(job.client, now)
                 tally.seconds_in_vain += now - job.asked_at
                 if self._front_door is not None:
-                    self._front_door.left(job.client)
+                    self._front_door.left(job.client, job.run.source.class_name, job.run.flow(job.client), now)
                 self._apply(self._policy.leave(job.client, now), now)
             case Place.BACKING_OFF:
                 self._backs_off_no_more(job)

@@ -18,7 +18,8 @@ class FrontDoor:
     def __init__(self, settings: BudgetSettings, refusals: LatenessSettings, draw: Draw) -> None:
         self._rate = ConnectRate(settings, draw=draw)
         self._lateness: Lateness[Key] = Lateness(refusals, draw)
-        self._connected: dict[ClientId, bool] = {}  # whether its token is still out
+        self._connected: set[ClientId] = set()
+        self._served: set[ClientId] = set()
 
     def enter(self, client: ClientId, class_name: str, identity: Hashable, now: float) -> TooManyConnects | None:
         """It wants to ask for a slot, and connects for that unless it is connected."""
@@ -26,20 +27,21 @@ class FrontDoor:
             return None
         too_many = self._rate.connected(class_name, identity, now)
         if too_many is None:
-            self._connected[client] = True
+            self._connected.add(client)
         return too_many
 
     def sent_away(self, client: ClientId, class_name: str, identity: Hashable, waited: float, now: float) -> float:
         """It was refused, and its connection ends: so many seconds later it is told."""
-        self._connected.pop(client, None)
+        self.left(client, class_name, identity, now)
         return max(0.0, self._lateness.note((class_name, identity), now) - waited)
 
-    def served(self, client: ClientId, class_name: str, identity: Hashable, now: float) -> None:
+    def served(self, client: ClientId) -> None:
         """It did not connect for nothing."""
-        if self._connected.get(client):
-            self._connected[client] = False
-            self._rate.served(class_name, identity, now)
+        self._served.add(client)
 
-    def left(self, client: ClientId) -> None:
-        """It has hung up."""
-        self._connected.pop(client, None)
+    def left(self, client: ClientId, class_name: str, identity: Hashable, now: float) -> None:
+        """Its connection is over, where it had one."""
+        if client in self._connected and client not in self._served:
+            self._rate.came_to_nothing(class_name, identity, now)
+        self._connected.discard(client)
+        self._served.discard(client)

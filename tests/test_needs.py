@@ -17,6 +17,22 @@ ROOT = Path(__file__).parents[1]
 UPSTREAMS = ROOT / "config" / "upstreams"
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
+    # -- storms -------------------------------------------------------------------------------------------------------
+    "clients that retry without backoff are slowed down, and told when to come again": (
+        "tests/clients/test_retry_storms.py::test_naive_loops",
+        "tests/clients/test_retry_storms.py::test_sqlalchemys_pool",
+        "tests/clients/test_retry_storms.py::test_psycopgs_pool",
+        "tests/clients/test_retry_storms.py::test_knexs_pool",
+        "tests/admission/test_retry_turns.py::test_they_come_no_faster_than_slots_become_free",
+        "tests/session/test_connects.py::test_who_works_may_connect_as_often_as_it_likes",
+        "tests/session/test_slow_start.py::test_when_the_server_is_back_nobody_storms_it",
+    ),
+    "a wait that would be in vain is refused before it begins, and every other one says how long it will be": (
+        "tests/admission/test_hope.py::test_exactly_those_are_refused_who_would_wait_in_vain",
+        "tests/admission/test_simulation_retries.py::test_who_would_wait_in_vain_does_not_and_as_much_gets_done",
+        "tests/session/test_refusals.py::test_who_would_wait_in_vain_is_told_at_once_how_long_it_would_take",
+        "tests/session/test_refusals.py::test_the_notice_tells_the_place_in_the_queue",
+    ),
     # -- knowing the traffic ------------------------------------------------------------------------------------------
     "a budget from what a normal hour has shown, not from guesses": (
         "tests/service/test_recommendation.py::test_more_demand_never_suggests_less",

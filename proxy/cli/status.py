@@ -113,6 +113,7 @@ def _totals(document: dict[str, Any]) -> list[str]:
     lines += [_override(one) for one in document["overrides"]]
     return [
         *lines,
+        *_adaptive(document),
         *_nested(document),
         *_problems(document),
         *_pins(document["pins"]),
@@ -149,6 +150,19 @@ def _problems(document: dict[str, Any]) -> list[str]:
         for one in document["server"]["strangers"][:_STRANGERS_SHOWN]
     ]
     return [*lines, *([f"past the proxy: {', '.join(strangers)}"] if strangers else [])]
+
+
+def _adaptive(document: dict[str, Any]) -> list[str]:
+    """How customers fare, and what follows from it; nothing where nobody asked for either."""
+    adaptive, canary, lines = document["adaptive"], document["canary"], []
+    if adaptive is not None:
+        why = f": {adaptive['why']}" if adaptive["why"] else ""
+        wanted = ", ".join(f"{name} {limit}" for name, limit in adaptive["limits"].items())
+        lowered = f"; {'would lower' if adaptive['mode'] == 'observe' else 'lowered'}: {wanted}" if wanted else ""
+        lines.append(f"adaptive limits ({adaptive['mode']}): {adaptive['load']}{why}{lowered}")
+    if canary is not None:
+        lines.append(f"canary: {canary['sentence']}")
+    return lines
 
 
 def _override(one: dict[str, Any]) -> str:

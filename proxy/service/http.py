@@ -107,6 +107,7 @@ def _application(surface: "_Surface") -> web.Application:
             web.get("/metrics", surface.metrics),
             web.get("/healthz", surface.healthz),
             web.get("/readyz", surface.readyz),
+            web.get("/canary", surface.canary),
             web.get("/status", surface.status),
             web.get("/history", surface.history),
             web.post(f"/classes/{{name}}/{{order:{'|'.join(STATES)}}}", surface.switch),
@@ -159,6 +160,14 @@ class _Surface:
     async def readyz(self, _: web.Request) -> web.Response:
         ready, sentence = self._view.ready()
         return web.Response(text=f"{sentence}\n", status=200 if ready else 503)
+
+    async def canary(self, _: web.Request) -> web.Response:
+        """Whether customers would be served now: the last canary, and never one asked for from here."""
+        state = self._view.canary()
+        if state is None:
+            return _error(404, "there is no canary: set canary.interval")
+        up, sentence = state.told(time.time())
+        return web.Response(text=f"{sentence}\n", status=200 if up else 503)
 
     async def status(self, request: web.Request) -> web.Response:
         document = status_document(self._view, self._history, now=time.time())
@@ -297,7 +306,8 @@ async def _errors_in_words(request: web.Request, handler: Handler) -> web.Stream
     except web.HTTPNotFound:
         return _error(
             404,
-            f"there is nothing at {request.path}; see /, /status, /history, /recommend, /metrics, /healthz, /readyz",
+            f"there is nothing at {request.path}; "
+            "see /, /status, /history, /recommend, /metrics, /healthz, /readyz, /canary",
         )
     except web.HTTPMethodNotAllowed as refused:
         return _error(405, f"{request.path} takes {' or '.join(sorted(refused.allowed_methods))}")

@@ -18,34 +18,35 @@ from proxy import __version__
 from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.adaptive_metrics import adaptive_metrics
 from proxy.service.findings import Finding, Severity
 from proxy.service.history import History
+from proxy.service.metric_shapes import PREFIX, cumulative
 from proxy.service.view import (
     ClientKey,
     ClientState,
     ProcessView,
     ServerConnectionCounts,
+    configured_limit_of,
     fold_names,
     fold_pins,
     pinned_limit_of,
     readable_name,
 )
-from proxy.session.histogram import Histogram
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 
-PREFIX = "pgheadroom_"
 SAMPLES_PER_STEP = 200  # about 2 ms
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Gauges whose one label is `class`: name, help, how it is read.
 CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
     ("class_reserved_slots", "Slots reserved for the class, as far as the budget allows now.", lambda c: c.reserved),
-    ("class_limit_slots", "The most slots the class may use (limit).", lambda c: c.limit),
+    ("class_limit_slots", "The most slots the class may use (limit).", configured_limit_of),
     (
         "class_adaptive_limit_slots",
         "The limit in force now; below class_limit_slots while the class is held back.",
-        lambda c: c.limit if c.adaptive_limit is None else min(c.limit, c.adaptive_limit),
+        lambda c: c.limit,
     ),
     ("class_held_slots", "Slots kept for the class now: its reservation less what it lends.", lambda c: c.held),
     ("class_used_slots", "Slots the class uses now, from dialling until closing is over.", lambda c: c.used),
@@ -86,6 +87,7 @@ PLAIN_COUNTERS: tuple[tuple[str, str, Callable[[Measures], float]], ...] = (
         'Times the server said "too many connections" and was asked again; clients never see it.',
         lambda m: m.dial_retries,
     ),
+    ("dial_timeouts", "Server connections that the server did not let in in time.", lambda m: m.dial_timeouts),
     (
         "parameters_reapplied",
         "Session parameters set again on another server connection.",
@@ -149,6 +151,7 @@ class PgheadroomCollector(Collector):
         yield from _histograms(snapshot, self._view.measures())
         yield from self._connections()
         yield from _session_counters(self._view.measures())
+        yield from adaptive_metrics(self._view)
         yield from self._about()
 
     def _class_counters(self, snapshot: Snapshot) -> Iterator[Metric]:
@@ -283,24 +286,14 @@ def _histograms(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:
             ("refused", own.wait_refused),
             ("left", own.wait_left),
         ):
-            wait.add_metric([name, outcome], _cumulative(histogram), histogram.sum)
-        hold.add_metric([name], _cumulative(own.hold), own.hold.sum)
-        transaction.add_metric([name], _cumulative(own.transaction), own.transaction.sum)
+            wait.add_metric([name, outcome], cumulative(histogram), histogram.sum)
+        hold.add_metric([name], cumulative(own.hold), own.hold.sum)
+        transaction.add_metric([name], cumulative(own.transaction), own.transaction.sum)
     yield from (wait, hold, transaction)
 
 
 def _histogram_family(name: str, text: str, *more_labels: str) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"{PREFIX}{name}", text, labels=["class", *more_labels])
-
-
-def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
-    """Buckets as Prometheus wants them: each holds all smaller ones, the last is +Inf."""
-    total = 0
-    buckets: list[tuple[str, float]] = []
-    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return buckets
 
 
 def _idle_in_transaction(view: ProcessView) -> Metric:

@@ -14,11 +14,15 @@ from proxy.admission.connect_rate import ConnectRate
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.places import ClientPlaces
+from proxy.service.adaptive_limits import AdaptiveLimits
+from proxy.service.adaptive_settings import adaptive_settings
 from proxy.service.budget import budget_settings, classifier, overcommitted_slots, total_in_force, usable_total
+from proxy.service.canary import Canary, canary_settings
 from proxy.service.check import budget_findings
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding
 from proxy.service.host_watch import HostWatch
+from proxy.service.lock_probe import LockProbe
 from proxy.service.server_facts import ServerFacts
 from proxy.service.server_watch import ServerWatch
 from proxy.service.wiring import pool_settings, upstream_settings_of
@@ -57,6 +61,9 @@ class RunningUpstream:
         self.registry.connector.came_back = self._server_is_back
         self.watch = ServerWatch(self.upstream, self._learnt)
         self._host_watch = HostWatch(self.upstream, self._moved)
+        self.canary = Canary(self.upstream, desk.tasks)
+        self.locks = LockProbe(self.upstream, desk.tasks)
+        self.adaptive = AdaptiveLimits(self.upstream, self.canary, self.locks)
         self._tasks = desk.tasks
         desk.upstreams.append(self.upstream)
         self.budget_is_known = config.budget.total != "auto"
@@ -65,6 +72,13 @@ class RunningUpstream:
         """Watch the server from now on."""
         self._tasks.spawn(self.watch.run(), name="server watch")
         self._tasks.spawn(self._host_watch.run(), name="host watch")
+        self._adopt_watching(self._config)
+
+    def _adopt_watching(self, config: Config) -> None:
+        """What looks after how customers fare, where the configuration asks for it."""
+        self.canary.adopt(canary_settings(config))
+        self.locks.adopt(config.adaptive.lock_probe)
+        self.adaptive.adopt(adaptive_settings(config))
 
     def _server_is_back(self) -> None:
         self.gate.deliver(self.controller.server_is_back(clock.now()))
@@ -125,6 +139,7 @@ class RunningUpstream:
         """A new configuration is in force, for clients too; the hosts are kept until a restart."""
         self.upstream.adopt(settings, pool_settings(config), classifier(config))
         self.adopt_numbers(config)
+        self._adopt_watching(config)
 
     def adopt_numbers(self, config: Config) -> None:
         """Of this configuration only the numbers are new: orders or windows of time have changed them."""
@@ -136,6 +151,8 @@ class RunningUpstream:
 
     def refuse_all_waiting(self) -> None:
         self.gate.refuse_all_waiting(RefusalReason.SHUTTING_DOWN)
+        for one in (self.adaptive, self.canary, self.locks):
+            one.close()
 
     def close_idle(self) -> None:
         """Of the proxy's own connections those that listen, of the others those that idle."""

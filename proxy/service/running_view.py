@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import Snapshot
+from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.budget import overcommitted_slots
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.model import Config
@@ -128,6 +129,15 @@ class RunningView:
     def server_max_connections(self) -> int | None:
         facts = self._process.upstreams[0].watch.facts
         return None if facts is None else facts.max_connections
+
+    def adaptive(self) -> AdaptiveState | None:
+        return self._process.upstreams[0].adaptive.state()
+
+    def lock_waits(self) -> int | None:
+        return self._process.upstreams[0].locks.lock_waits
+
+    def canary(self) -> CanaryState | None:
+        return self._process.upstreams[0].canary.state()
 
     def unmatched(self) -> Unmatched:
         desk = self._process.desk

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy import __version__
 from proxy.admission.snapshot import ClassSnapshot
+from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.findings import Finding
 from proxy.service.history import History
 from proxy.service.reload_report import ReloadReport
@@ -28,6 +29,7 @@ from proxy.service.view import (
     RefusedIdentity,
     ScheduleNow,
     UnmatchedName,
+    configured_limit_of,
     fold_names,
     fold_pins,
     pinned_limit_of,
@@ -72,6 +74,9 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "budget_problems": [_problem(one) for one in view.budget_problems()],
         "server_connections": _server_connections(view),
         "listening": asdict(view.listen_counts()),
+        "adaptive": _adaptive(view.adaptive()),
+        "lock_waits": view.lock_waits(),
+        "canary": _canary(view.canary(), now),
         "clients": _by_state(clients.items()),
         "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
         "prepared_statements": asdict(view.prepared_statements()),
@@ -132,7 +137,7 @@ def override_document(one: OverrideNow) -> Document:
 def _class_document(
     reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
 ) -> Document:
-    schedule = view.schedule(reading.name)
+    schedule, adaptive = view.schedule(reading.name), view.adaptive()
     last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
     return {
         "name": reading.name,
@@ -143,8 +148,9 @@ def _class_document(
         "floor": reading.floor,
         "reserved": reading.reserved,
         "lendable": reading.settings.lendable,
-        "limit": reading.limit,
-        "adaptive_limit": reading.limit if reading.adaptive_limit is None else reading.adaptive_limit,
+        "limit": configured_limit_of(reading),
+        "adaptive_limit": reading.limit,
+        "adaptive_target": None if adaptive is None else adaptive.limits.get(reading.name, reading.settings.limit),
         "slow_start_limit": reading.slow_start_limit,
         "borrowed": reading.borrowed,
         "lent": reading.lent,
@@ -192,6 +198,30 @@ def _effect_document(effect: Effect) -> Document:
         "reason": effect.reason,
         "windows": [window.text for window in effect.windows],
     }
+
+
+def _adaptive(state: AdaptiveState | None) -> Document | None:
+    if state is None:
+        return None
+    return {
+        "mode": state.mode,
+        "reference_class": state.reference_class,
+        "load": state.verdict.load.value,
+        "cause": state.verdict.cause,
+        "why": state.verdict.why,
+        "slowdown": state.verdict.slowdown,
+        "usual_hold_seconds": state.usual_hold_seconds,
+        "limits": dict(state.limits),
+        "last_steps": [{"at": timed.at} | asdict(timed.step) for timed in state.last_steps],
+    }
+
+
+def _canary(state: CanaryState | None, now: float) -> Document | None:
+    if state is None:
+        return None
+    up, sentence = state.told(now)
+    last = None if state.last is None else asdict(state.last)
+    return {"class": state.class_name, "up": up, "sentence": sentence, "last": last}
 
 
 def _pin_document(key: PinKey) -> Document:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding
 from proxy.service.reload_report import ReloadReport
@@ -174,6 +175,15 @@ class ProcessView(Protocol):
 
     def server_max_connections(self) -> int | None: ...
 
+    def adaptive(self) -> AdaptiveState | None:
+        """What adaptive limits make of this moment; None where they are off."""
+
+    def lock_waits(self) -> int | None:
+        """Server processes that wait for locks; None while nobody asks, or the server does not tell."""
+
+    def canary(self) -> CanaryState | None:
+        """How the canary fares; None where there is none."""
+
     def unmatched(self) -> Unmatched: ...
 
     def identities(self) -> Sequence[IdentityUse]:
@@ -235,6 +245,11 @@ class ProcessView(Protocol):
 
     async def orders_saved(self) -> str | None:
         """Wait until what was ordered would survive a restart. Returns a sentence where it would not."""
+
+
+def configured_limit_of(reading: ClassSnapshot) -> int:
+    """What the operator wrote, or a window of time says: `limit` is what is left of it by adaptive limits."""
+    return 0 if reading.retired else reading.settings.limit
 
 
 def pinned_limit_of(reading: ClassSnapshot) -> int:

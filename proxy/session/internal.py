@@ -1,4 +1,4 @@
-"""What the proxy's own connections need: the pool of the upstream's user, and slots of the class `internal`.
+"""What the proxy's own connections need: the pool of the upstream's user, and slots, of the class `internal` mostly.
 
 Owns: how such a slot is asked for and given back.
 Does not know: what it is used for.
@@ -33,22 +33,27 @@ class NoInternalSlot(Exception):  # noqa: N818 - says what happened
 
 
 class InternalSlot:
-    """A slot of the class `internal` for the time of one query or login. Entering raises NoInternalSlot."""
+    """A slot for the time of one query or login, of the class `internal` unless it is asked on behalf of another.
 
-    def __init__(self, upstream: "Upstream") -> None:
+    Entering raises NoInternalSlot.
+    """
+
+    def __init__(self, upstream: "Upstream", class_name: str = INTERNAL_CLASS) -> None:
+        self._class_name = class_name
+        self._why_not = "the proxy has no slot for its own queries"
         self._gate = upstream.gate
         self.id: ClientId = upstream.desk.next_client_id()
         self._answer: asyncio.Future[bool] = upstream.desk.loop.create_future()
 
     async def __aenter__(self) -> None:
-        self._gate.request(self, INTERNAL_CLASS, "internal")
+        self._gate.request(self, self._class_name, "internal")
         try:
             is_granted = await self._answer
         except asyncio.CancelledError:
             self._give_up()
             raise
         if not is_granted:
-            raise NoInternalSlot("the proxy has no slot for its own queries")
+            raise NoInternalSlot(self._why_not)
 
     async def __aexit__(self, *_: object) -> None:
         self._gate.release(self.id, clock.now())
@@ -56,7 +61,7 @@ class InternalSlot:
     def _give_up(self) -> None:
         """Cancelled while it waits, or in the same turn of the loop in which the grant came."""
         if self._answer.cancelled():
-            self._gate.leave(self.id, INTERNAL_CLASS, 0.0)
+            self._gate.leave(self.id, self._class_name, 0.0)
         elif self._answer.result():
             self._gate.release(self.id, clock.now())
 
@@ -64,6 +69,8 @@ class InternalSlot:
         self._answer.set_result(True)
 
     def refused(self, refusal: Refuse) -> None:
+        if self._class_name != INTERNAL_CLASS:
+            self._why_not = f'class "{self._class_name}" has no slot: {refusal.reason.value}'
         self._answer.set_result(False)
 
     def still_waiting(self, event: StillWaiting) -> None: ...

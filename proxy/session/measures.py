@@ -126,6 +126,7 @@ class Measures:
     dials: int = 0
     dial_failures: int = 0
     dial_retries: int = 0  # the server said "too many connections" and was asked again
+    dial_timeouts: int = 0  # the server did not finish a login in time
     upstream_moves: int = 0  # dials go to another host or address than before
     servers_lost_linked: int = 0
     servers_lost_idle: int = 0

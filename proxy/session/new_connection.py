@@ -97,6 +97,8 @@ class NewConnection:
         return failure if self._route is None else self._connector.judged(failure, self._route, self._account)
 
     def _timed_out(self) -> DialFailed:
+        self._registry.measures.dial_timeouts += 1
+        self._registry.dials_refused += 1
         seconds = self._registry.settings.dial_timeout_seconds
         text = f"the server did not finish a login within {seconds:g} s"
         return DialFailed(ErrorFields("FATAL", "08006", text, None, "see pool.dial_timeout"), is_outage=True)

@@ -222,6 +222,7 @@ class Pool:
     async def _worth_another_try(self) -> bool:
         """The server is full although the budget is not. Wait and ask again while somebody waits for it."""
         self.registry.measures.dial_retries += 1
+        self.registry.dials_refused += 1
         await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 (jitter)
         return bool(self._wanting) and self._wanting.first().gives_up_at() > clock.now()
 

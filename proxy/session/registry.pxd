@@ -3,6 +3,7 @@
 cdef class Registry:
     cdef public long total
     cdef public long dialling
+    cdef public long dials_refused
     cdef public bint is_over_total
     cdef public set connections
     cdef public list waiting_for_room

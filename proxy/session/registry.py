@@ -58,6 +58,7 @@ class Registry:
         self.total = 0
         self.is_over_total = False  # the budget has shrunk below what there is
         self.dialling = 0  # room taken by dials that have no connection yet
+        self.dials_refused = 0  # by a server that is full, or that did not answer in time
         self.connections: set[ServerConnection] = set()
         self.pools: dict[tuple[str, str], Pool] = {}
         self.on_unresponsive: UnresponsiveHandler | None = None

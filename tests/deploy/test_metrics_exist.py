@@ -8,8 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.demo.postgres import password_of
+from proxy.service.adaptive_state import CanaryResult, CanaryState
 from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector, process_registry, render
+from proxy.session.histogram import Histogram
 from tests.deploy.artifacts import LABELS_OF_PROMETHEUS, all_queries, metrics_and_labels
 from tests.support.eventually import eventually_sync
 from tests.support.fake_view import bad_day
@@ -35,14 +37,16 @@ def labels_by_name(text):
 
 
 def scrape_of_numbers(_request):
-    collector = PgheadroomCollector(bad_day(), History())
+    view = bad_day()
+    view.canary_state = CanaryState("web", 5.0, 2.0, CanaryResult(0.0, 0.003, "answered"), {}, Histogram())
+    collector = PgheadroomCollector(view, History())
     return asyncio.run(render(collector, process_registry())).decode()
 
 
 def scrape_of_a_running_proxy(request):
     """A proxy in front of a real server, after one transaction, once the server has told its facts."""
     postgres = request.getfixturevalue("postgres")
-    proxy = request.getfixturevalue("make_proxy")(postgres)
+    proxy = request.getfixturevalue("make_proxy")(postgres, canary={"interval": "1s", "timeout": "1s"})
     url = proxy.url("web", password_of("web"), "app")
     with psycopg.connect(url, application_name="web-1") as connection:
         connection.execute("SELECT 1")
@@ -50,7 +54,7 @@ def scrape_of_a_running_proxy(request):
         def facts_are_known():
             with urlopen(f"{proxy.http_url}/metrics") as answer:
                 text = answer.read().decode()
-            return text if "\npgheadroom_external_connections " in text else None
+            return text if "\npgheadroom_external_connections " in text and "\npgheadroom_canary_up{" in text else None
 
         return eventually_sync(facts_are_known, within_seconds=15)
 

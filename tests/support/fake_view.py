@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, with_internal_class
 from proxy.admission.controller import Controller
 from proxy.admission.snapshot import Snapshot
+from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.model import Config
 from proxy.service.findings import Finding, Severity
@@ -76,6 +77,9 @@ class FakeView:
         self.listening = ListenCounts()
         self.external: int | None = None
         self.max_connections: int | None = None
+        self.adapting: AdaptiveState | None = None
+        self.locks: int | None = None
+        self.canary_state: CanaryState | None = None
         self.seen_measures = Measures()
         self.outside: dict[tuple[str, str], int] = {}
         self.late = {"login_failure": 0, "refusal": 0}
@@ -151,6 +155,15 @@ class FakeView:
 
     def server_max_connections(self) -> int | None:
         return self.max_connections
+
+    def adaptive(self) -> AdaptiveState | None:
+        return self.adapting
+
+    def lock_waits(self) -> int | None:
+        return self.locks
+
+    def canary(self) -> CanaryState | None:
+        return self.canary_state
 
     def unmatched(self) -> Unmatched:
         return self.seen_unmatched

@@ -42,7 +42,7 @@ PLAIN: Mapping[str, Any] = {
     "classes": {"all": {"limit": 4, "queue": {"timeout": "20s", "max": 1000}, "pinned_limit": 4}},
     "shutdown": {"drain_timeout": "5s"},
 }
-KNOWN_TASKS = frozenset({"server watch", "host watch", "traffic watch"})
+KNOWN_TASKS = frozenset({"server watch", "host watch", "traffic watch", "canary", "lock probe"})
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,13 @@ class ClassState(StrEnum):
     REJECTING = "rejecting"  # waiters and new requests are refused
 
 
+class Mode(StrEnum):
+    """Whether the bounds of a class decide, or only tell what they would have decided."""
+
+    ENFORCE = "enforce"
+    WARN = "warn"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectSettings:
     """Connects per second that may come to nothing, of the class and of one identity in it, and how many at once.
@@ -69,6 +76,7 @@ class ClassSettings:
     renamed_from: str | None = None
     connects: ConnectSettings = NO_CONNECT_RATE
     slow_start_seconds: float = 0.0
+    mode: Mode = Mode.ENFORCE
 
     def problems(self) -> Iterator[str]:
         """What cannot hold inside this class, in plain words."""

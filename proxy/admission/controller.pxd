@@ -12,6 +12,7 @@ cdef class Controller:
     cdef Ledger _ledger
     cdef object _timers
     cdef list _ramping
+    cdef readonly dict warned
     cdef double _now
 
     @cython.locals(ledger=Ledger, account=Account, borrowed=bint)

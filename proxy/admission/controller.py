@@ -11,6 +11,7 @@ waits a slot, the first in turn gets it. So after every command nobody waits who
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Final
 
 from proxy.admission import hope, rule
 from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassState, ClientId
@@ -21,6 +22,9 @@ from proxy.admission.ledger import Account, Ledger
 from proxy.admission.queues import Waiter
 from proxy.admission.snapshot import Snapshot, take_snapshot
 from proxy.admission.timers import WaitTimers
+from proxy.admission.trial import Would
+
+_MOST_WARNED: Final = 10_000
 
 
 class Controller:
@@ -32,6 +36,8 @@ class Controller:
         self._ledger = Ledger()
         self._ledger.adopt(settings, now)
         self._timers = WaitTimers()
+        # What would have become of clients whose class only warns; whoever tells them takes them out.
+        self.warned: dict[ClientId, Would] = {}
         self._ramping: list[Account] = []  # classes that begin slowly
         # The time of the last look at the waiting classes: decay is predicted from here.
         self._now = now
@@ -77,8 +83,11 @@ class Controller:
         account = ledger.account(class_name)
         if not ledger.waiters or account.used <= account.reserved:
             return False
-        with ledger.without_a_borrowed_slot(account):
+        ledger.suppose(account, -1)
+        try:
             return self._next_to_serve(now) is not None
+        finally:
+            ledger.suppose(account, 1)
 
     def snapshot(self, now: float) -> Snapshot:
         return take_snapshot(self._ledger, now)
@@ -103,6 +112,8 @@ class Controller:
         if client in ledger.waiters:
             ledger.expect_new(client)
         borrowed = account.used >= account.reserved
+        if account.trial is not None:
+            self._note(client, account.trial.granted(account.used, account.pinned, 0.0, False))
         ledger.take(client, account)
         account.count_admission(borrowed, False)
         return True
@@ -144,11 +155,19 @@ class Controller:
             self._timers.watch(waiter, len(self._ledger.waiters))
             if account.running:
                 account.pace.began(now)
+            if account.trial is not None and account.running:
+                self._note(client, account.trial.queued(account.used, len(account.queue)))
         return decisions
 
-    def refuse_connect(self, client: ClientId, class_name: str, too_many: TooManyConnects) -> Refuse:
-        """The no to a client that connects too often: counted as any other, with the numbers of the moment."""
+    def refuse_connect(self, client: ClientId, class_name: str, too_many: TooManyConnects) -> Refuse | None:
+        """The no to a client that connects too often: counted as any other, with the numbers of the moment.
+
+        None: its class only warns.
+        """
         account = self._ledger.account(class_name)
+        if account.trial is not None:
+            self._note(client, account.trial.connected_too_often(account.used))
+            return None
         account.count_refusal(RefusalReason.RATE)
         waiting = len(account.queue)
         return Refuse(
@@ -192,6 +211,8 @@ class Controller:
             return None
         if not rule.may_keep_its_slot_unbounded(account, rule.Look(ledger, now)):
             return self._refusal(account, client, RefusalReason.PINNED_LIMIT, 0.0, now)
+        if account.trial is not None:
+            self._note(client, account.trial.pinned(account.used, account.pinned))
         ledger.pin(client, account)
         return None
 
@@ -299,6 +320,12 @@ class Controller:
 
     # Inside
 
+    def _note(self, client: ClientId, would: Would | None) -> None:
+        if would is not None:
+            if len(self.warned) >= _MOST_WARNED:
+                self.warned.clear()  # nobody tells them
+            self.warned[client] = would
+
     def _allows_at_once(self, account: Account, now: float) -> bool:
         """The whole rule for one who is at the door of a class in which nobody waits."""
         ledger = self._ledger
@@ -354,6 +381,7 @@ class Controller:
 
     def _grant_next(self, account: Account, now: float) -> Grant:
         borrowed = account.used >= account.reserved
+        used, pinned = account.used, account.pinned
         waiter = self._ledger.call_next(account)
         self._ledger.take(waiter.client, account)
         if waiter.unbounded:
@@ -364,6 +392,8 @@ class Controller:
         if not account.queue.waiters:
             account.pace.ended(now)
         account.count_admission(borrowed, waited_seconds > 0.0)
+        if account.trial is not None:
+            self._note(waiter.client, account.trial.granted(used, pinned, waited_seconds, waiter.unbounded))
         return Grant(waiter.client, account.name, waited_seconds, borrowed)
 
     def _alarm(self, waiter: Waiter, now: float) -> Decision:

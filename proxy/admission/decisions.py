@@ -28,12 +28,16 @@ class RefusalReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The client holds a slot from now on and must release it. `borrowed`: it is over the class's reservation."""
+    """The client holds a slot from now on and must release it. `borrowed`: it is over the class's reservation.
+
+    `would_refuse`: of a place, that its class only warns.
+    """
 
     client: ClientId
     class_name: str
     waited_seconds: float
     borrowed: bool
+    would_refuse: RefusalReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

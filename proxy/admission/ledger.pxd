@@ -32,6 +32,7 @@ cdef class Account:
     cdef public object adaptive_limit
     cdef public dict refusals
     cdef public object ramp
+    cdef public object trial
     cdef public object release_rate
     cdef public object settings
     cdef public object state

@@ -7,10 +7,9 @@ The two things that must never happen are checked here in words and not by `asse
 above the budget, and a slot given back twice.
 """
 
-from collections.abc import Iterator, ValuesView
-from contextlib import contextmanager
+from collections.abc import ValuesView
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, renamed_classes
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, Mode, renamed_classes
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.demand import DemandMemory
 from proxy.admission.queue_pace import QueuePace
@@ -18,6 +17,7 @@ from proxy.admission.queues import ClassQueue, Waiter
 from proxy.admission.ramp import Ramp
 from proxy.admission.release_rate import ReleaseRate
 from proxy.admission.reservations import Part, cut_to_fit
+from proxy.admission.trial import Trial, in_force
 
 
 class LedgerError(AssertionError):
@@ -75,6 +75,7 @@ class Account:
         "settings",
         "state",
         "takes_headroom",
+        "trial",
         "used",
         "weight",
     )
@@ -90,6 +91,7 @@ class Account:
         self.adaptive_limit: int | None = None
         self.ramp: Ramp | None = None
         self.takes_headroom = False
+        self.trial: Trial | None = None  # of a class that only warns
         self.queue = ClassQueue()
         self.pace = QueuePace()
         self.memory = DemandMemory(settings.lend_memory_seconds)
@@ -115,6 +117,15 @@ class Account:
         self.retired = False
         self.memory.change_half_life(settings.lend_memory_seconds, now)
         self.settle_limit()
+
+    def try_out(self, configured: ClassSettings) -> None:
+        """What would have been decided goes on being counted over a reload."""
+        if configured.mode is Mode.ENFORCE:
+            self.trial = None
+        elif self.trial is None:
+            self.trial = Trial(configured)
+        else:
+            self.trial.settings = configured
 
     def retire(self) -> None:
         """The class left the configuration: what it holds drains, and nothing is promised to it any more."""
@@ -228,18 +239,11 @@ class Ledger:
             self.unpin(client, account)
         return account
 
-    @contextmanager
-    def without_a_borrowed_slot(self, account: Account) -> Iterator[None]:
-        """As if the class had given back one slot of those over its reservation: to be asked about, not to stay so."""
-        account.used -= 1
-        self.in_use -= 1
-        self.most_committed -= 1
-        try:
-            yield
-        finally:
-            account.used += 1
-            self.in_use += 1
-            self.most_committed += 1
+    def suppose(self, account: Account, more: int) -> None:
+        """As if the class had `more` of the slots over its reservation: to be asked about, and taken back at once."""
+        account.used += more
+        self.in_use += more
+        self.most_committed += more
 
     # Unbounded holds.
 
@@ -292,10 +296,12 @@ class Ledger:
         for old, new in renamed_classes(settings, self.accounts).items():
             self._rename(old, new)
         for one in settings.classes:
+            decides = in_force(one, settings.total)
             if one.name in self.accounts:
-                self.accounts[one.name].adopt(one, now)
+                self.accounts[one.name].adopt(decides, now)
             else:
-                self.accounts[one.name] = Account(one, now)
+                self.accounts[one.name] = Account(decides, now)
+            self.accounts[one.name].try_out(one)
             self.accounts[one.name].takes_headroom = one.name in settings.headroom_for
         names = [one.name for one in settings.classes]
         for account in self.all_accounts():

@@ -8,6 +8,7 @@ The decisions are those of slots: a Grant admits to a place. Order of arrival, n
 """
 
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import replace
 
 from proxy.admission.classes import BudgetSettings, ClientId, renamed_classes
 from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, Refuse, StillWaiting
@@ -16,6 +17,7 @@ from proxy.admission.ledger import DoubleRequest, UnknownClass
 from proxy.admission.queues import Waiter
 from proxy.admission.rooms import Identity, Room
 from proxy.admission.timers import WaitTimers
+from proxy.admission.trial import Would
 
 # Whoever is refused for these would be refused with any number of places free.
 _NOT_FOR_WANT_OF_ROOM = frozenset((RefusalReason.CLASS_REJECTING, RefusalReason.SHUTTING_DOWN, RefusalReason.PAUSED))
@@ -63,9 +65,11 @@ class ClientPlaces:
         one = room.identities.get(identity)
         is_below_its_bound = one is None or room.may_have_one_more(one)
         if is_below_its_bound and room.has_a_place() and not room.queue.waiters:
+            would_have_a_place = room.would_have_a_place(room.identity(identity))
             room.add_guest(room.identity(identity))
             self._identities[client] = identity
-            return [self._grant(client, room, 0.0)]
+            grant = self._grant(client, room, 0.0)
+            return [grant if would_have_a_place else replace(grant, would_refuse=RefusalReason.MAX_CLIENTS)]
         if room.waiting >= room.settings.queue_max:
             nobody_may_queue = room.settings.queue_max == 0
             reason = RefusalReason.MAX_CLIENTS if nobody_may_queue else RefusalReason.QUEUE_FULL
@@ -122,6 +126,11 @@ class ClientPlaces:
 
     def refuse_all_waiting(self, reason: RefusalReason, now: float) -> Sequence[Decision]:
         return [refusal for room in self._rooms.values() for refusal in self._refuse_waiting(room, reason, now)]
+
+    def would_have_been(self, client: ClientId, reason: RefusalReason) -> Would:
+        """What a guest is told whose class only warns: the counts are those with it."""
+        room = self._guests[client]
+        return Would(room.settings.name, reason, room.taken, room.configured.max_clients or room.taken)
 
     # Inside
 

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping
 from proxy.admission.classes import ClassSettings, ClientId
 from proxy.admission.queues import ClassQueue, Waiter
 from proxy.admission.release_rate import ReleaseRate
+from proxy.admission.trial import in_force
 
 _NOBODY = ClassQueue()  # stands for the line of an identity that has none held back; never added to
 
@@ -35,11 +36,20 @@ class Identity:
 class Room:
     """The places of one class. `max_clients` None is no limit; a removed class admits nobody."""
 
-    __slots__ = ("identities", "max_clients", "queue", "release_rate", "released", "settings", "taken", "waiting")
+    __slots__ = (
+        "configured",
+        "identities",
+        "max_clients",
+        "queue",
+        "release_rate",
+        "released",
+        "settings",
+        "taken",
+        "waiting",
+    )
 
     def __init__(self, settings: ClassSettings, now: float) -> None:
-        self.settings = settings
-        self.max_clients = settings.max_clients
+        self.adopt(settings)
         self.taken = 0
         self.released = 0
         self.waiting = 0
@@ -48,8 +58,16 @@ class Room:
         self.release_rate = ReleaseRate(now)
 
     def adopt(self, settings: ClassSettings) -> None:
-        self.settings = settings
-        self.max_clients = settings.max_clients
+        """A class that only warns has a place for everybody."""
+        self.configured, self.settings = settings, in_force(settings, 0)
+        self.max_clients = self.settings.max_clients
+
+    def would_have_a_place(self, one: "Identity") -> bool:
+        """By the bounds that were configured."""
+        own = self.configured
+        is_full = own.max_clients is not None and self.taken >= own.max_clients
+        most = own.max_clients_per_identity
+        return not is_full and (most is None or one.guests < most)
 
     def has_a_place(self) -> bool:
         return self.max_clients is None or self.taken < self.max_clients

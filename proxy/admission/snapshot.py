@@ -44,6 +44,8 @@ class ClassSnapshot:
     admissions: Mapping[tuple[bool, bool], int]
     refusals: Mapping[RefusalReason, int]
     released: int
+    would_queue: int | None  # None where the class decides and does not only warn
+    would_refuse: Mapping[RefusalReason, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         },
         refusals=dict(account.refusals),
         released=account.released,
+        would_queue=None if account.trial is None else account.trial.would_queue,
+        would_refuse={} if account.trial is None else dict(account.trial.would_refuse),
     )
 
 

@@ -15,6 +15,7 @@ from proxy.admission.classes import (
     ClassSettings,
     ClassState,
     ConnectSettings,
+    Mode,
     with_internal_class,
 )
 from proxy.admission.classification import Classifier, MatchEntry
@@ -108,6 +109,7 @@ def _class_settings(name: str, one: PriorityClass) -> ClassSettings:
         renamed_from=one.renamed_from,
         connects=_connect_settings(one.connects),
         slow_start_seconds=one.slow_start,
+        mode=Mode(one.mode),
     )
 
 

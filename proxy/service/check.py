@@ -195,6 +195,10 @@ def _report_class(report: Reporter, name: str, one: PriorityClass) -> None:
         text = f"{of_identity} clients of one identity, but max_clients is {one.max_clients} for all of them together"
         hint = f"set classes.{name}.max_clients_per_identity below {one.max_clients}, or leave it out"
         report.warning((*here, "max_clients_per_identity"), text, hint)
+    if one.mode == "warn":
+        text = "nobody is protected from this class by its own bounds: they only tell what they would have decided"
+        hint = f"set classes.{name}.mode to enforce once the warnings are those you expect"
+        report.warning((*here, "mode"), text, hint)
     _report_patience(report, name, one)
     _report_holds(report, name, one.holds)
 

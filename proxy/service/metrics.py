@@ -290,6 +290,27 @@ def _histograms(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:
         hold.add_metric([name], cumulative(own.hold), own.hold.sum)
         transaction.add_metric([name], cumulative(own.transaction), own.transaction.sum)
     yield from (wait, hold, transaction)
+    yield from _warnings(snapshot, measures)
+
+
+def _warnings(snapshot: Snapshot, measures: Measures) -> Iterator[Metric]:
+    """Of classes in `mode: warn`; every reason from the start, as with refusals."""
+    refuse = CounterMetricFamily(
+        f"{PREFIX}class_would_refuse",
+        "What a class that only warns would have refused, by reason.",
+        labels=["class", "reason"],
+    )
+    queue = CounterMetricFamily(
+        f"{PREFIX}class_would_queue", "Slots that such a class gave at once above its limit.", labels=["class"]
+    )
+    for reading in snapshot.classes:
+        if reading.would_queue is None:
+            continue
+        queue.add_metric([reading.name], reading.would_queue)
+        for reason in RefusalReason:
+            outside = measures.would_refuse_outside_queue[reading.name, reason.value]
+            refuse.add_metric([reading.name, reason.value], reading.would_refuse.get(reason, 0) + outside)
+    yield from (refuse, queue)
 
 
 def _histogram_family(name: str, text: str, *more_labels: str) -> HistogramMetricFamily:

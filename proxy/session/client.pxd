@@ -43,6 +43,7 @@ cdef class ClientConnection:
     cdef bint _backlog_is_begun
     cdef bint _is_clogged
     cdef bint _server_paused
+    cdef double _warned_until
     cdef public Settings settings
     cdef readonly object dialect
     cdef readonly bint backslash_escapes

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
+from proxy.admission.trial import Would
 from proxy.session import clock, examination, listening, refusals, short_ways
 from proxy.session.backlog import Backlog
 from proxy.session.cleaning import Cleaning
@@ -92,6 +93,7 @@ class ClientConnection:
         "_measures",
         "_phase",
         "_server_paused",
+        "_warned_until",
         "asked_at",
         "backlog",
         "backslash_escapes",
@@ -160,6 +162,7 @@ class ClientConnection:
         self.granted_at = 0.0
         self.idle_since = 0.0
         self.is_unbounded = False  # held until the client says otherwise
+        self._warned_until = 0.0
         # What it sends, and what it has left behind.
         limits = desk.settings.limits
         self.cursor = client_cursor(
@@ -405,6 +408,8 @@ class ClientConnection:
         self.granted_at = self.asked_at = now
         if self.watch is not None:
             self.watch.begins(now)
+        if self.gate.controller.warned:
+            self.tell_what_would_have_been()
         self._measures.granted_at_once()
 
     def granted(self, grant: Grant) -> None:
@@ -412,6 +417,7 @@ class ClientConnection:
         self.granted_at = clock.now()
         if self.watch is not None:
             self.watch.begins(self.granted_at)
+        self.tell_what_would_have_been()
         if self._phase == _ENTERING:
             self._fitting = Fitting(self, self._entering)
             self._fitting.begin()
@@ -424,6 +430,20 @@ class ClientConnection:
         else:
             is_for_all = refusal.reason is not RefusalReason.PINNED_LIMIT
             self.refuse_unit(refusals.refused(refusal, "ERROR"), is_for_all=is_for_all)
+
+    def tell_what_would_have_been(self) -> None:
+        """Where its class only warns. To be called where a message of ours may stand."""
+        would = self.gate.controller.warned.pop(self.id, None)
+        if would is not None:
+            self.warn(would)
+
+    def warn(self, would: Would) -> None:
+        """The log and the metrics know of all, the client of one in a while."""
+        now = clock.now()
+        self.upstream.tell_warning(self.identity, would, now)
+        if now >= self._warned_until:
+            self._warned_until = now + refusals.WARN_EVERY_SECONDS
+            self.transport.write(messages.notice_response(refusals.would_have_been(would)))
 
     def still_waiting(self, event: StillWaiting) -> None:
         self.transport.write(messages.notice_response(refusals.still_waiting(event)))

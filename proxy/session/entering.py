@@ -35,6 +35,10 @@ class Entering:
 
     def granted(self, grant: Grant) -> None:
         client, table = self._client, self._client.pool.table
+        client.tell_what_would_have_been()
+        if grant.would_refuse is not None:
+            client.desk.measures.would_refuse_outside_queue[grant.class_name, grant.would_refuse.value] += 1
+            client.warn(client.upstream.door.places.would_have_been(client.id, grant.would_refuse))
         if not client.session_hold and table.is_known:
             client.settings = table.settings_or_none(client.identity.parameters)
             if client.settings is not None:

@@ -140,6 +140,7 @@ class Measures:
     refusals_outside_queue: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)
     connects: Counter[str] = field(default_factory=Counter)  # authenticated, by class
     refusals_late: Counter[str] = field(default_factory=Counter)  # told late while connecting, by class
+    would_refuse_outside_queue: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class, reason)
     tagged_units: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (class of the client, outcome)
     holds_ended: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by (class, application, bound)
     listen_gaps: int = 0  # losses of a shared LISTEN connection while somebody listened

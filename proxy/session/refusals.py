@@ -13,6 +13,7 @@ from typing import Final
 
 from proxy.admission.decisions import RefusalReason, Refuse, StillWaiting
 from proxy.admission.holds import Bound
+from proxy.admission.trial import Would
 from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import PinReason
 
@@ -24,6 +25,7 @@ CONNECTION_FAILURE: Final = "08006"
 PROTOCOL_VIOLATION: Final = "08P01"
 IN_FAILED_TRANSACTION: Final = "25P02"
 WARNING: Final = "01000"
+WARN_EVERY_SECONDS: Final = 60.0  # a client of a class that only warns is told so no more often
 
 
 def refused(refusal: Refuse, severity: str) -> ErrorFields:
@@ -168,6 +170,18 @@ def still_waiting(event: StillWaiting) -> ErrorFields:
         f"class={name} position={event.position}{_expected(event.expected_wait_seconds)}",
         f"classes.{name}.limit and classes.{name}.queue.timeout decide how long this may take",
     )
+
+
+def would_have_been(would: Would) -> ErrorFields:
+    """A class that only warns has let somebody pass."""
+    name = would.class_name
+    if would.reason is None:
+        text = f'class "{name}" would have let this wait: {would.in_use} of {would.limit} server connections in use'
+    else:
+        text = f'class "{name}" would have refused this: {would.reason.value}'
+    reason = "queue" if would.reason is None else would.reason.value
+    detail = f"class={name} would={reason} in_use={would.in_use} limit={would.limit}"
+    return ErrorFields("WARNING", WARNING, text, detail, f"classes.{name}.mode is warn: its bounds do not decide yet")
 
 
 def hold_ended(class_name: str, bound: Bound, seconds: float, severity: str) -> ErrorFields:

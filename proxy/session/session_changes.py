@@ -53,6 +53,8 @@ def _may_be_pinned(link: "Link", state: SessionState, seen: Examination, buffer:
         if refusal is not None:
             _refuse(link, refusals.refused(refusal, "ERROR"), buffer, facts)
             return False
+        if not (link.server.awaiting or link.unsynced):
+            client.tell_what_would_have_been()
         client.is_unbounded = True
     for reason in seen.pins - state.pins:
         client.desk.measures.pins[client.class_name, reason.value] += 1

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from proxy.admission.classification import Classification, Classifier
 from proxy.admission.connect_rate import ConnectRate
+from proxy.admission.trial import Would
 from proxy.session import clock
 from proxy.session.cancel import Canceller
 from proxy.session.gate import Door, Gate
 from proxy.session.holding import Holds
+from proxy.session.limited_log import LimitedLog
 from proxy.session.listen_hubs import ListenHubs
 from proxy.session.passthrough import Passthrough
 from proxy.session.registry import Registry
@@ -49,9 +51,18 @@ class Upstream:
         self.listen_hubs = ListenHubs(self)
         self.holds = Holds(self)
         self.tags = tag_reader_or_none(self)
+        self._warnings = LimitedLog(desk.log)
         self.user_lookup = UserLookup(self)
         self.passthrough = Passthrough(self)
         registry.idle_kept_from = self.idle_kept_from
+
+    def tell_warning(self, identity: "Identity", would: Would, now: float) -> None:
+        """A client was let pass, as its class only warns."""
+        outcome = "queue" if would.reason is None else would.reason.value
+        kind = would.class_name, outcome
+        numbers = {"in_use": would.in_use, "limit": would.limit}
+        keys = identity.log_keys()
+        self._warnings.warning("class_warns", kind, now, class_name=would.class_name, would=outcome, **numbers, **keys)
 
     def classify(self, identity: "Identity", application_name: str) -> str:
         return self.classification(identity, application_name).class_name

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, Mode
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse
 from proxy.admission.ledger import DoubleRelease, DoubleRequest
@@ -79,6 +79,7 @@ def drawn_class(choose: Choose, name: str, limit: int, reserved: int) -> ClassSe
         pinned_limit=choose([None, 0, 1, min(2, limit)]),
         lend_memory_seconds=choose([0.0, 0.5, 2.0, 2.0]),
         notify_after_seconds=choose([0.5, 5.0]),
+        mode=choose([Mode.ENFORCE, Mode.ENFORCE, Mode.ENFORCE, Mode.WARN]),
     )
 
 

@@ -5,10 +5,10 @@ property machine compares the core with this at every step.
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
-from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId
+from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, Mode
 from proxy.admission.decisions import RefusalReason
 
 # Moments of decay are worked out in two ways; this is far above rounding and far below a step of drawn time.
@@ -114,6 +114,13 @@ class ReferenceClass:
 
 def tell_nobody(c: ReferenceClass, unbounded: bool) -> None:
     """Nobody watches the grants."""
+
+
+def without_bounds(one: ClassSettings, total: int) -> ClassSettings:
+    """A class that only warns goes by the budget alone, and keeps whoever waits for as long as it takes."""
+    if one.mode is Mode.ENFORCE:
+        return one
+    return replace(one, limit=max(one.limit, total), pinned_limit=None, queue_max=10**9, queue_timeout_seconds=inf)
 
 
 class Reference:
@@ -377,7 +384,7 @@ class Reference:
         self.classes = {}
         for one in settings.classes:
             c = before.pop(one.name, None) or ReferenceClass(one)
-            c.settings, c.retired = one, False
+            c.settings, c.retired = without_bounds(one, settings.total), False
             self.classes[one.name] = c
         for c in before.values():
             c.retired = True

@@ -363,6 +363,10 @@ class PriorityClass(Section):
     )
     reason: OptionalText = Field(default=None, description="why the numbers are what they are")
     match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
+    mode: Annotated[Literal["enforce", "warn"], fields.choice("enforce", "warn")] = Field(
+        default="enforce",
+        description="what its bounds do: decide (enforce), or only tell what they would have decided (warn)",
+    )
     priority: Count = Field(default=5, description="0 is served first")
     reserved: Count = Field(default=0, description="slots kept for this class")
     lendable: Count = Field(default=0, description="reserved slots that others may use while this class has no need")

@@ -19,7 +19,8 @@ from proxy.session.pool import Pool
 from proxy.session.question import OwnQueryFailed
 from proxy.session.roles import ask_role, complaint_or_none
 from proxy.session.routes import Target
-from proxy.session.server import ServerConnection, ServerState
+from proxy.session.server import ServerConnection
+from proxy.session.server_leg import ServerState
 from proxy.session.upstream import Upstream
 from proxy.wire.messages import ErrorFields
 

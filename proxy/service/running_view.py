@@ -39,7 +39,7 @@ from proxy.session import clock
 from proxy.session.client import Phase
 from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
-from proxy.session.server import ServerState
+from proxy.session.server_leg import ServerState
 
 if TYPE_CHECKING:
     from proxy.service.process import Process

@@ -18,8 +18,9 @@ from typing import Final
 
 from proxy.session import clock
 from proxy.session.cancel import Canceller
+from proxy.session.holder import Holder
 from proxy.session.pool import Pool
-from proxy.session.server import IDLE_STATUS, Holder, ServerConnection
+from proxy.session.server import IDLE_STATUS, ServerConnection
 from proxy.wire.messages import ErrorFields
 
 _CANCEL_AGAIN_SECONDS: Final = (0.25, 30.0)  # the first pause, and the longest

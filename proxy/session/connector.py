@@ -92,7 +92,7 @@ class Connector:
         if wanted is SessionAttrs.ANY:
             return
         try:
-            role = role_told(server.told_at_login) or await ask_role(server)
+            role = role_told(server.login.parameters) or await ask_role(server)
         except OwnQueryFailed as failure:
             raise DialFailed(failure.fields, is_outage=True) from failure
         complaint = complaint_or_none(wanted, role)

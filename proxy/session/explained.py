@@ -6,7 +6,7 @@ Does not know: why it was cancelled. Any other error passes as it is, and so doe
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.session.server import Writable
+from proxy.session.holder import Writable
 from proxy.wire import messages
 from proxy.wire.framing import server_cursor
 from proxy.wire.messages import ErrorFields

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from proxy.session import clock, linked, refusals
 from proxy.session.examination import may_end_transaction
+from proxy.session.holder import Holder
 from proxy.session.parameters import Settings, apply_sql, difference
-from proxy.session.server import Holder, ServerConnection
+from proxy.session.server import ServerConnection
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ cimport cython
 from proxy.session cimport clock
 from proxy.session.client cimport ClientConnection
 from proxy.session.examination cimport Examination
+from proxy.session.holder cimport Holder
 from proxy.session.holding cimport HoldWatch
-from proxy.session.server cimport Holder, ServerConnection
+from proxy.session.server cimport ServerConnection
 from proxy.session.statements cimport ClientStatements
 
 

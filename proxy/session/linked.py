@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 from proxy.session import clock, examination, refusals, session_changes
 from proxy.session.examination import Examination
 from proxy.session.facts import facts_from, facts_until
+from proxy.session.holder import Holder
 from proxy.session.local import LocalAnswers
-from proxy.session.server import IDLE_STATUS, INJECTED, Holder, ServerConnection
+from proxy.session.server import IDLE_STATUS, INJECTED, ServerConnection
 from proxy.session.skipping import may_be_skipped
 from proxy.session.statement_mode import block_opens_at
 from proxy.session.statements import NO_UNNAMED, NONE

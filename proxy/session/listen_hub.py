@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 from proxy.admission.classes import INTERNAL_CLASS, ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.session import clock, refusals
+from proxy.session.holder import Holder
 from proxy.session.listen_channels import Channels
 from proxy.session.listen_gap import Gap
 from proxy.session.listen_notifications import Notifications
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
-from proxy.session.server import Holder, ServerConnection
+from proxy.session.server import ServerConnection
 from proxy.wire import messages
 from proxy.wire.framing import server_cursor
 from proxy.wire.messages import ErrorFields

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from proxy.session.quirks import is_full_pooler
 from proxy.session.refusals import TOO_MANY_CONNECTIONS
 from proxy.session.routes import DialFailed, Route
-from proxy.session.server import ServerConnection, ServerState
+from proxy.session.server import ServerConnection
+from proxy.session.server_leg import ServerState
 from proxy.wire.messages import ErrorFields
 from proxy.wire.server_login import ServerLogin
 
@@ -82,7 +83,7 @@ class NewConnection:
         return ServerConnection(self._pool, login, self._registry.loop)
 
     async def _log_in(self, server: ServerConnection, route: Route) -> None:
-        error = await server.login_done
+        error = await server.login.over
         if error is not None:
             if is_full_pooler(error):
                 error = replace(error, code=TOO_MANY_CONNECTIONS)

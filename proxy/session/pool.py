@@ -19,7 +19,8 @@ from proxy.session.parameters import Settings, SettingsTable
 from proxy.session.refusals import TOO_MANY_CONNECTIONS
 from proxy.session.registry import Registry
 from proxy.session.routes import DialFailed
-from proxy.session.server import ServerConnection, ServerState
+from proxy.session.server import ServerConnection
+from proxy.session.server_leg import ServerState
 from proxy.session.statements import StatementTable
 from proxy.session.urgency import UrgentQueue
 from proxy.wire.errors import ProtocolViolation

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.session import clock
-from proxy.session.server import Holder, ServerConnection
+from proxy.session.holder import Holder
+from proxy.session.server import ServerConnection
 from proxy.session.statements import NO_UNNAMED
 from proxy.wire import messages
 from proxy.wire.framing import server_cursor

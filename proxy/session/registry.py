@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.session import clock
 from proxy.session.connector import Connector
 from proxy.session.measures import Measures
-from proxy.session.server import ServerConnection, ServerState
+from proxy.session.server import ServerConnection
+from proxy.session.server_leg import ServerState
 from proxy.session.settings import PoolSettings
 from proxy.session.tasks import TaskGroup
 

@@ -22,12 +22,13 @@ from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.session import clock, refusals
 from proxy.session.backlog import Backlog
 from proxy.session.client import Phase
+from proxy.session.holder import Holder
 from proxy.session.new_connection import NewConnection
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
 from proxy.session.registry import Registry
 from proxy.session.routes import DialFailed
-from proxy.session.server import Holder, ServerConnection
+from proxy.session.server import ServerConnection
 from proxy.session.session_state import NO_PINS
 from proxy.session.transports import close_in_time
 from proxy.wire import messages

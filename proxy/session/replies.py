@@ -31,10 +31,6 @@ COMPLETIONS: Final = bytes(
     )
 )
 
-# The function of the server that raises "cached plan must not change result type", in the field R of the error.
-RESULT_CHANGED: Final = b"\0RRevalidateCachedQuery\0"
-NO_SUCH_STATEMENT: Final = b"\0C26000\0"
-
 PASS: Final = 0  # completes a request of the client's
 SWALLOW: Final = 1  # completes one of ours
 SAY: Final = 2  # nothing comes: the client is told `data` when its turn is there

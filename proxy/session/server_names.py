@@ -10,9 +10,10 @@ from functools import partial
 
 from proxy.session.examination import Dialect
 from proxy.session.parameters import Folding
-from proxy.session.replies import NO_SUCH_STATEMENT, RESULT_CHANGED, SWALLOWED, Reply
+from proxy.session.replies import SWALLOWED, Reply
 from proxy.session.rewriting import Rewriting
 from proxy.session.server import FAILED_STATUS, ServerConnection
+from proxy.session.statement_errors import told_instead
 from proxy.session.statements import ClientStatements, Statement, StatementTable
 from proxy.wire import messages
 from proxy.wire.sql import inspect_sql
@@ -94,14 +95,7 @@ class ServerNames:
         self, statement: Statement, name: bytes, server_name: bytes
     ) -> Callable[[bytes], bytes | None]:
         def failed(error: bytes) -> bytes | None:
-            if RESULT_CHANGED in error:
-                self._table.renew(statement)
-            if server_name not in error:
-                return None
-            if NO_SUCH_STATEMENT in error:  # deallocated unseen, as by a function
-                self._known.was_not_parsed(statement, server_name)
-            # Its Parse was ahead in the pipeline and has failed: the client knows the statement by its own name.
-            return messages.message(messages.ERROR_RESPONSE, error.replace(server_name, name))
+            return told_instead(error, statement, server_name, name, self._known, self._table)
 
         return failed
 

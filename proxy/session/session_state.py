@@ -87,7 +87,7 @@ class SessionState:
     def learn(self, server: ServerConnection, table: SettingsTable) -> bool:
         """What the server has told. False: this cannot be followed."""
         names, self.asked = self.asked, []
-        rows, server.told_rows = server.told_rows or [], None
+        rows = server.injected.take_rows()
         if self.failure is not None and self.failure.code in _CANNOT_BE_SET and len(rows) == 1:
             if len(names) > 1:
                 self.unsure, self._singly = self.unsure | frozenset(names), True

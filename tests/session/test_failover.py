@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.demo.postgres import EmbeddedPostgres, PostgresServer, password_of
-from proxy.session.server import ServerState
+from proxy.session.server_leg import ServerState
 from tests.support import standby
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy

@@ -17,7 +17,7 @@ import pytest
 from proxy.demo.postgres import SUPERUSER, EmbeddedPostgres
 from proxy.session import clock
 from proxy.session.client import Phase
-from proxy.session.server import ServerState
+from proxy.session.server_leg import ServerState
 from proxy.wire.messages import message
 from proxy.wire.startup import encode_startup
 from tests.session.fake_server import FakeServer, Session

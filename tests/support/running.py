@@ -25,7 +25,7 @@ from proxy.service.config.loading import load_config_text
 from proxy.service.process import Process
 from proxy.session.client import Phase
 from proxy.session.hosts import Resolver
-from proxy.session.server import ServerState
+from proxy.session.server_leg import ServerState
 from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import encode_startup
 from tests.support.eventually import eventually

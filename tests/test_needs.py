@@ -86,6 +86,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "a transaction that waits for its client is seen by application, and bounded": (
         "tests/session/test_parameters.py::test_a_transaction_that_waits_for_its_client_is_seen_and_ends",
         "tests/session/test_long_lives.py::test_a_client_suspended_in_a_transaction_loses_it_and_nobody_waits_for_it",
+        "tests/session/test_holds.py::test_a_client_that_idles_in_a_transaction_is_ended_as_by_the_server",
+        "tests/session/test_holds.py::test_a_borrowed_slot_is_taken_back_only_once_somebody_waits",
     ),
     "idle connections live, and where they die on the server's side nobody is told": (
         "tests/session/test_long_lives.py::test_both_legs_are_kept_alive",

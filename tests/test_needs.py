@@ -60,6 +60,26 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         "tests/admission/test_places_per_identity.py::"
         "test_bounds_hold_nobody_waits_in_vain_and_identities_keep_their_order",
     ),
+    # -- customers who fare badly ------------------------------------------------------------------------------------
+    "where customers slow down the least important work gets less first, and gets it back slowly": (
+        "tests/admission/test_adaptive_scenarios.py::test_bulk_shrinks_within_five_seconds_of_a_slow_server",
+        "tests/admission/test_adaptive_scenarios.py::"
+        "test_customers_on_the_slow_server_wait_at_most_twice_as_long_as_if_they_were_alone",
+        "tests/admission/test_adaptive_scenarios.py::test_bulk_has_its_limit_back_within_a_minute_and_its_rate",
+        "tests/admission/test_adaptive_scenarios.py::test_eight_drawn_hours_of_health_hold_no_false_alarm",
+        "tests/admission/test_adaptive_properties.py::test_every_rule_holds_in_drawn_hours",
+        "tests/session/test_adaptive_running.py::"
+        "test_bulk_gets_less_while_customers_fare_badly_and_its_limit_back_with_the_reload",
+        "tests/session/test_adaptive_running.py::test_observing_says_what_it_would_do_and_does_not_do_it",
+    ),
+    "a database that is up while customers are not served is told by a canary that asks as they do": (
+        "tests/session/test_adaptive_running.py::test_a_canary_waits_where_customers_wait_and_says_so",
+        "tests/service/test_adaptive_shown.py::test_the_endpoint_says_whether_customers_are_served",
+        "tests/service/test_adaptive_shown.py::test_the_canary_as_a_metric",
+    ),
+    "lock waits do not drift out of sight": (
+        "tests/session/test_adaptive_running.py::test_server_processes_that_wait_for_locks_are_counted",
+    ),
     # -- clients that come and go ------------------------------------------------------------------------------------
     "thousands of runs keep a connection each, and cost the server nothing while they sleep": (
         "tests/session/test_crowds.py::test_thousands_of_runs_hold_a_connection_each_and_share_a_few",

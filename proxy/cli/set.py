@@ -11,7 +11,7 @@ import click
 from proxy.cli.ordering import order_options, orders_of
 from proxy.cli.output import print_table, when
 
-COLUMNS = ("setting", "value", "the file says", "by", "until", "reason")
+COLUMNS = ("setting", "value", "else", "by", "until", "reason")
 
 
 @click.command("set")
@@ -31,7 +31,7 @@ def set_numbers(assignments: tuple[str, ...], only_list: bool, **options: Any) -
     settings = dict(_split(assignment) for assignment in assignments)
     answer = orders.send("/set", settings=settings)
     for one in answer["overrides"]:
-        click.echo(f"{one['key']} is {one['value']}{when(one['until'])} (the file says {one['configured']})")
+        click.echo(f"{one['key']} is {one['value']}{when(one['until'])} (else {one['configured']})")
     for warning in answer["warnings"]:
         click.echo(f"Unwise: {warning}", err=True)
 
@@ -58,7 +58,7 @@ def unset_numbers(keys: tuple[str, ...], everything: bool, **options: Any) -> No
             click.echo("nothing is set")
             return
     for one in orders.send("/unset", keys=list(dict.fromkeys(keys)))["overrides"]:
-        click.echo(f"{one['key']} is {one['configured']} again, as the file says (it was {one['value']})")
+        click.echo(f"{one['key']} is {one['configured']} again (it was {one['value']})")
 
 
 def _show(overrides: list[dict[str, Any]]) -> None:

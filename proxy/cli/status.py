@@ -57,7 +57,8 @@ def _show(document: dict[str, Any], as_json: bool, clients: bool) -> None:
     if clients:
         print_table(CLIENT_COLUMNS, [client_row(one) for one in document["identities"]])
         return
-    print_table(COLUMNS, [_row(one) for one in document["classes"]])
+    is_set = {one["key"] for one in document["overrides"]}
+    print_table(COLUMNS, [_row(one, f"classes.{one['name']}.limit" in is_set) for one in document["classes"]])
     for line in _totals(document):
         click.echo(line)
 
@@ -68,20 +69,20 @@ def client_row(one: dict[str, Any]) -> tuple[object, ...]:
     return *who, one["connections"], one["slots"], one["waiting"]
 
 
-def _row(one: dict[str, Any]) -> tuple[object, ...]:
+def _row(one: dict[str, Any], limit_is_set: bool = False) -> tuple[object, ...]:
     limit = str(one["limit"])
     if one["adaptive_limit"] < one["limit"]:
         limit = f"{one['adaptive_limit']} (of {one['limit']})"
     oldest = show_wait(one["oldest_wait_seconds"]) if one["waiting"] else ""
     pinned = f"{one['pinned']} of {one['pinned_limit']}" if one["pinned"] else ""
     counts = one["used"], one["reserved"], limit, one["borrowed"], pinned, one["waiting"]
-    return one["name"], *counts, oldest, _state(one)
+    return one["name"], *counts, oldest, _state(one, limit_is_set)
 
 
-def _state(one: dict[str, Any]) -> str:
+def _state(one: dict[str, Any], limit_is_set: bool) -> str:
     order, schedule = one["switch"], one["schedule"]
     if order is None and schedule is not None:
-        return _scheduled(str(one["state"]), schedule)
+        return _scheduled(str(one["state"]), schedule, limit_is_set)
     if order is None:
         return str(one["state"])
     since = time.strftime("%H:%M:%S", time.localtime(order["at"]))
@@ -89,13 +90,18 @@ def _state(one: dict[str, Any]) -> str:
     return f"{one['state']} by {order['by']} at {since}{when(order['until'])}{why}"
 
 
-def _scheduled(state: str, schedule: dict[str, Any]) -> str:
+def _scheduled(state: str, schedule: dict[str, Any], limit_is_set: bool) -> str:
     """What the windows of time of a class do now, or when they do something next."""
     now = schedule["now"]
     if not now["windows"]:
         return state if schedule["next_change_at"] is None else f"{state}{when(schedule['next_change_at'])}"
+    changed = [now["state"]] if now["state"] is not None else []
+    changed += [f"limit {now['limit']}"] if now["limit"] is not None and not limit_is_set else []
+    if not changed:
+        return state
     why = f": {now['reason']}" if now["reason"] else ""
-    return f"{state} by schedule{when(schedule['next_change_at'])}{why}"
+    words = f"{', '.join(changed)} by schedule{when(schedule['next_change_at'])}{why}"
+    return words if now["state"] is not None else f"{state}, {words}"
 
 
 def _totals(document: dict[str, Any]) -> list[str]:

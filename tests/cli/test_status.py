@@ -125,7 +125,7 @@ def test_a_schedule_says_until_when_and_why(url, view):
 
     output = run("--url", url).output
 
-    assert "by schedule until " in output
+    assert "paused, limit 10 by schedule until " in " ".join(output.split())
     assert "customers first" in output
     assert "running until " in output
 

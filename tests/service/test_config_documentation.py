@@ -9,11 +9,12 @@ import jsonschema
 import pytest
 import yaml
 
+from proxy.admission.decisions import RefusalReason
 from proxy.service.check import findings
 from proxy.service.config.loading import load_config
 from proxy.service.config.model import Config, Section
 from proxy.service.config.schema import as_text, json_schema
-from proxy.service.config.settable import reload_kind
+from proxy.service.config.settable import refusals_of, reload_kind
 from proxy.service.config.units import show_bytes, show_seconds, show_time_of_day
 from proxy.service.config.upstream_keywords import KEYWORDS
 from proxy.service.plan import KINDS, Server, Service, load_plan
@@ -76,6 +77,17 @@ MARKS = {"restart": "**Restart.**", "new connections": "**New connections.**", "
 def test_what_a_reload_does_with_a_setting_is_that_of_the_model(key, info):
     said = next((mark for mark in MARKS.values() if mark and documented()[key][-1].startswith(mark)), "")
     assert said == MARKS[reload_kind(info)]
+
+
+@pytest.mark.parametrize(("key", "info"), list(settings(Config)))
+def test_the_refusals_that_a_setting_causes_are_those_of_the_model(key, info):
+    said = re.search(r"\*\*Clients:\*\* ((?:`\w+`(?:, )?)+)\.", documented()[key][-1])
+    assert re.findall(r"\w+", said[1] if said else "") == refusals_of(info)
+
+
+def test_every_refusal_is_caused_by_a_setting():
+    caused = {reason for _, info in settings(Config) for reason in refusals_of(info)}
+    assert caused == {reason.value for reason in RefusalReason}
 
 
 def test_every_keyword_of_libpq_is_documented_with_what_becomes_of_it():

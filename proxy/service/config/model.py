@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from proxy.admission.decisions import RefusalReason
 from proxy.service.config import fields
 from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.errors import key_text
@@ -43,6 +44,12 @@ AUTH_METHODS: Final = ("scram", "md5", "cleartext", "trust", "cert", "passthroug
 # later, or not before the process starts again.
 NEW_CONNECTIONS: Final[JsonDict] = {"reload": "new connections"}
 RESTART: Final[JsonDict] = {"reload": "restart"}
+
+
+def refuses(*reasons: RefusalReason) -> JsonDict:
+    """The reasons with which clients are refused where the setting decides."""
+    return {"refuses": [reason.value for reason in reasons]}
+
 
 # What fairness inside a class goes by; "identity" is user, address and application_name together.
 FlowKey = Literal["identity", "user", "database", "application_name", "address"]
@@ -124,7 +131,7 @@ class Switches(Section):
     dir: OptionalFile = Field(
         default=None,
         description="directory where a file pause-CLASS, drain-CLASS or reject-CLASS is a switch",
-        json_schema_extra=RESTART,
+        json_schema_extra={**RESTART, **refuses(RefusalReason.PAUSED, RefusalReason.CLASS_REJECTING)},
     )
     state_file: OptionalFile = Field(
         default=None,
@@ -264,23 +271,37 @@ class Match(Section):
 
 
 class Queue(Section):
-    timeout: Seconds = Field(default=5.0, description="how long a client waits for a slot before it is refused")
-    max: Count = Field(default=500, description="clients that may wait; 0 refuses instead of queueing")
+    timeout: Seconds = Field(
+        default=5.0,
+        description="how long a client waits for a slot before it is refused",
+        json_schema_extra=refuses(RefusalReason.QUEUE_TIMEOUT, RefusalReason.PAUSED),
+    )
+    max: Count = Field(
+        default=500,
+        description="clients that may wait; 0 refuses instead of queueing",
+        json_schema_extra=refuses(RefusalReason.QUEUE_FULL, RefusalReason.LIMIT),
+    )
     refuse_hopeless: Annotated[bool, fields.true_or_false()] = Field(
-        default=True, description="who would wait past the timeout, at the best pace of late, is refused at once"
+        default=True,
+        description="who would wait past the timeout, at the best pace of late, is refused at once",
+        json_schema_extra=refuses(RefusalReason.DEADLINE),
     )
 
 
 class ConnectsPerIdentity(Section):
     rate: RateOrZero = Field(
-        default=100.0, description="connects per second of one identity that may come to nothing; 0 no bound"
+        default=100.0,
+        description="connects per second of one identity that may come to nothing; 0 no bound",
+        json_schema_extra=refuses(RefusalReason.RATE),
     )
     burst: AtLeastOne = Field(default=1000, description="how many of these may come at once after a quiet time")
 
 
 class Connects(Section):
     rate: RateOrZero = Field(
-        default=0.0, description="connects per second of the whole class that may come to nothing; 0 no bound"
+        default=0.0,
+        description="connects per second of the whole class that may come to nothing; 0 no bound",
+        json_schema_extra=refuses(RefusalReason.RATE),
     )
     burst: AtLeastOne = Field(default=1000, description="how many of these may come at once after a quiet time")
     per_identity: ConnectsPerIdentity = Field(
@@ -310,6 +331,7 @@ class Schedule(Section):
     ] = Field(
         default=None,
         description="what the class does meanwhile: running, paused, draining, rejecting; empty: as ever",
+        json_schema_extra=refuses(RefusalReason.PAUSED, RefusalReason.CLASS_REJECTING),
     )
     reason: OptionalText = Field(default=None, description="why")
 
@@ -370,7 +392,9 @@ class PriorityClass(Section):
     priority: Count = Field(default=5, description="0 is served first")
     reserved: Count = Field(default=0, description="slots kept for this class")
     lendable: Count = Field(default=0, description="reserved slots that others may use while this class has no need")
-    limit: AtLeastOne = Field(description="most slots this class may use")
+    limit: AtLeastOne = Field(
+        description="most slots this class may use", json_schema_extra=refuses(RefusalReason.LIMIT)
+    )
     weight: Annotated[float, fields.positive_number()] = Field(
         default=1.0, description="share among classes of one priority"
     )
@@ -388,14 +412,19 @@ class PriorityClass(Section):
     queue: Queue = Field(default_factory=Queue, description="waiting for a slot")
     connects: Connects = Field(default_factory=Connects, description="how often clients may connect for nothing")
     max_clients: Annotated[int | None, fields.whole(1, optional=True)] = Field(
-        default=None, description="client connections at once; 1 makes the class a mutex"
+        default=None,
+        description="client connections at once; 1 makes the class a mutex",
+        json_schema_extra=refuses(RefusalReason.MAX_CLIENTS),
     )
     max_clients_per_identity: Annotated[int | None, fields.whole(1, optional=True)] = Field(
-        default=None, description="of these, connections at once of clients that are one by `flow_key`"
+        default=None,
+        description="of these, connections at once of clients that are one by `flow_key`",
+        json_schema_extra=refuses(RefusalReason.MAX_CLIENTS),
     )
     pinned_limit: OptionalCount = Field(
         default=None,
         description="slots that may be pinned (held from one transaction to the next); empty: as many as limit",
+        json_schema_extra=refuses(RefusalReason.PINNED_LIMIT),
     )
     parameters: Annotated[Mapping[str, str] | None, fields.session_parameters()] = Field(
         default=None,
@@ -422,7 +451,9 @@ class Pool(Section):
     server_idle_timeout: Seconds = Field(default=600.0, description="a server connection idle for this long is closed")
     check_after: Seconds = Field(default=30.0, description="idle for this long, it is checked before it is handed out")
     dial_timeout: Seconds = Field(
-        default=5.0, description="one dial and login of the server; connect_timeout in the URL wins"
+        default=5.0,
+        description="one dial and login of the server; connect_timeout in the URL wins",
+        json_schema_extra=refuses(RefusalReason.SERVER_UNAVAILABLE),
     )
     max_dials: AtLeastOne = Field(
         default=2, description="dials of the server under way at once; more where it is far away"
@@ -528,7 +559,11 @@ class Refusals(Section):
 
 
 class Shutdown(Section):
-    drain_timeout: SecondsOrZero = Field(default=30.0, description="how long running work may finish after SIGTERM")
+    drain_timeout: SecondsOrZero = Field(
+        default=30.0,
+        description="how long running work may finish after SIGTERM",
+        json_schema_extra=refuses(RefusalReason.SHUTTING_DOWN),
+    )
 
 
 class Traffic(Section):

@@ -49,6 +49,13 @@ def reload_kind(info: FieldInfo) -> str:
     return str(extra.get("reload", "at once")) if isinstance(extra, dict) else "at once"
 
 
+def refusals_of(info: FieldInfo) -> list[str]:
+    """The reasons with which clients are refused where the setting decides."""
+    extra = info.json_schema_extra
+    reasons = extra.get("refuses", []) if isinstance(extra, dict) else []
+    return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
+
+
 def _is_number(info: FieldInfo) -> bool:
     kinds = (info.annotation, *get_args(info.annotation))
     return any(kind is int or kind is float for kind in kinds) and reload_kind(info) != "restart"

@@ -148,6 +148,7 @@ class PgheadroomCollector(Collector):
         yield from _budget(snapshot)
         yield from _class_gauges(snapshot)
         yield from self._class_counters(snapshot)
+        yield from self._orders(snapshot)
         yield from _histograms(snapshot, self._view.measures())
         yield from self._connections()
         yield from _session_counters(self._view.measures())
@@ -176,6 +177,21 @@ class PgheadroomCollector(Collector):
         for kind, count in self._view.late_answers().items():
             late.add_metric([kind], count)
         yield late
+
+    def _orders(self, snapshot: Snapshot) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            f"{PREFIX}overrides", "Numbers set beside the configuration file.", value=len(self._view.overrides())
+        )
+        scheduled = GaugeMetricFamily(
+            f"{PREFIX}class_paused_by_schedule",
+            "1 while a window of time, and nobody's order, gives the class no new slots.",
+            labels=["class"],
+        )
+        for reading in snapshot.classes:
+            name, schedule = reading.name, self._view.schedule(reading.name)
+            stops = schedule is not None and schedule.now.state not in {None, ClassState.RUNNING}
+            scheduled.add_metric([name], float(stops and self._view.switch_in_force(name) is None))
+        yield scheduled
 
     def _connections(self) -> Iterator[Metric]:
         clients = GaugeMetricFamily(

@@ -8,7 +8,17 @@ from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector, process_registry, render
-from proxy.service.view import NAMES_SHOWN_PER_CLASS, OTHER, ClientKey, ClientState, PinKey, fold_names, fold_pins
+from proxy.service.schedule import Effect
+from proxy.service.view import (
+    NAMES_SHOWN_PER_CLASS,
+    OTHER,
+    ClientKey,
+    ClientState,
+    PinKey,
+    ScheduleNow,
+    fold_names,
+    fold_pins,
+)
 from tests.support.fake_view import FakeView, bad_day
 
 # The list of the design, with the suffixes of the exposition.
@@ -162,6 +172,26 @@ async def test_written_in_pieces_it_is_the_text_that_prometheus_client_writes(mo
     body = await render(collector, CollectorRegistry())
 
     assert body == generate_latest(collector)
+
+
+async def test_a_window_that_stops_a_class_is_told_from_an_order(scrape):
+    view = bad_day()
+    window = Effect(None, ClassState.PAUSED)
+    view.schedules["bulk"] = ScheduleNow(window, None, window)
+    by_schedule = await scraped(view)
+    view.order_switch("bulk", ClassState.PAUSED, by="anna")
+    by_order = await scraped(view)
+
+    assert scrape("class_paused_by_schedule", **{"class": "bulk"}) == 0
+    assert by_schedule("class_paused_by_schedule", **{"class": "bulk"}) == 1
+    assert by_order("class_paused_by_schedule", **{"class": "bulk"}) == 0
+
+
+async def test_numbers_beside_the_file_are_counted(scrape):
+    view = bad_day()
+    view.order_set({"classes.bulk.limit": 20, "classes.web.limit": 9}, by="anna")
+
+    assert (scrape("overrides"), (await scraped(view))("overrides")) == (0, 2)
 
 
 async def test_a_paused_class_is_one(scrape):

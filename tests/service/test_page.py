@@ -1,12 +1,15 @@
 """The live page in a real browser, over the real HTTP server and a view that is only numbers."""
 
+from datetime import UTC
+
 import pytest
 
 from proxy.admission.classes import ClassState
 from proxy.service.http import HttpServer, HttpSettings
-from proxy.service.view import Unmatched, UnmatchedName
+from proxy.service.schedule import Effect, Window
+from proxy.service.view import ScheduleNow, Unmatched, UnmatchedName
 from tests.support.browser import CHROMIUM, open_page
-from tests.support.fake_view import bad_day
+from tests.support.fake_view import STARTED, bad_day
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -105,6 +108,20 @@ async def test_the_page_asks_for_the_token_where_orders_need_one(view, tmp_path)
         await page.evaluate("document.getElementById('send').click()")
         await page.until(f"{BULK}.querySelector('.ordered').textContent.includes('anna')")
     await server.stop()
+
+
+async def test_the_page_shows_what_a_schedule_does_and_what_is_set(page, view):
+    window = Window(frozenset({0}), 540, 1080, UTC, 10, None, "customers first", "mon 9:00-18:00 UTC")
+    view.schedules["bulk"] = ScheduleNow(Effect(10, None, (window,)), STARTED, Effect())
+    view.order_set({"classes.web.limit": 9}, by="anna", reason="rush")
+
+    await page.until(
+        f"{BULK}.querySelector('.ordered').textContent.includes('limit 10 by schedule (mon 9:00-18:00 UTC)')"
+    )
+    assert "customers first" in await page.evaluate(f"{BULK}.querySelector('.ordered').textContent")
+    shown = await page.evaluate("document.getElementById('overrides').textContent")
+    assert "classes.web.limit is 9 instead of 30, by anna" in shown
+    assert ": rush" in shown
 
 
 async def test_a_name_chosen_by_a_client_stays_text(page, view):

@@ -80,7 +80,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(temporary_root: Path, number:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    eventually_sync(lambda: "proxy.demo.load_process" in children_of(demo.pid), within_seconds=20)
+    # It starts a server and imports matplotlib first: 3 s, and many times that beside the other workers of a busy run.
+    eventually_sync(lambda: "proxy.demo.load_process" in children_of(demo.pid), within_seconds=60)
     demo.send_signal(number)
     said, _ = demo.communicate(timeout=30)
     assert demo.returncode == 130

@@ -36,7 +36,13 @@ async def test_thousands_of_runs_hold_a_connection_each_and_share_a_few(run_prox
     """They are suspended most of the time and use nothing then; those that wake together are all served."""
     proxy = await run_proxy(
         listen={"max_client_connections": RUNS},
-        classes={"all": {"limit": SLOTS, "queue": {"timeout": "60s", "max": RUNS}}},
+        classes={
+            "all": {
+                "limit": SLOTS,
+                "queue": {"timeout": "60s", "max": RUNS},
+                "connects": {"per_identity": {"burst": RUNS}},  # all of them before the first asks for anything
+            }
+        },
     )
     runs: list[WireClient] = []
     for _ in range(RUNS // 100):

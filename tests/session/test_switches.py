@@ -232,10 +232,11 @@ class TestRestart:
         assert state(second.proxy) is ClassState.RUNNING
         assert (await second.status())["switch"] is None
 
+    @pytest.mark.alone  # the restart has to be over before the pause is
     async def test_what_goes_on_after_a_restart_ends_at_its_time(self, operate: Operate, tmp_path: Path) -> None:
         kept = {"state_file": str(tmp_path / "orders.json")}
         first = await operate(switches=kept)
-        await first.order("pause", **{"for": "1s"})
+        await first.order("pause", **{"for": "3s"})
         await first.proxy.process.drain_and_stop()
         second = await operate(switches=kept)
         assert state(second.proxy) is ClassState.PAUSED

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
 
+from proxy.admission.holds import HoldBounds
 from proxy.session import holding
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
@@ -414,6 +416,22 @@ async def test_one_that_reads_slowly_is_let_be(run_proxy: RunProxy) -> None:
     assert time.monotonic() - began > 1.2
     assert (await client.answer()).status == "I"
     assert not proxy.measures.holds_ended
+
+
+def test_a_reader_begins_anew_with_every_byte_it_takes() -> None:
+    unsent = [300_000]
+    transport = SimpleNamespace(get_write_buffer_size=lambda: unsent[0])
+    loop = SimpleNamespace(call_later=lambda *_: None)
+    client: Any = SimpleNamespace(transport=transport)
+    holds: Any = SimpleNamespace(loop=loop)
+    watch = holding.HoldWatch(client, holds, HoldBounds(slow_reader=10.0))
+    watch.clogged(100.0)
+    assert watch._unread(102.0) == 100.0
+    unsent[0] = 299_000
+    assert watch._unread(104.0) == 104.0
+    assert watch._unread(106.0) == 104.0
+    watch.drained()
+    assert watch._unread(108.0) == float("inf")
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

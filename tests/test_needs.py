@@ -121,6 +121,12 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         "tests/session/test_long_lives.py::test_a_client_that_comes_back_to_a_dead_socket_gets_an_error_at_once",
         "tests/session/test_faults.py::test_while_the_server_is_down_units_fail_fast_and_the_client_stays",
     ),
+    "read replicas and the primary have their own limits, behind one port": (
+        "tests/session/test_upstreams.py::test_a_flood_on_the_replica_leaves_the_primary_alone",
+        "tests/session/test_upstreams.py::test_one_server_that_is_down_leaves_the_other_served",
+        "tests/session/test_upstreams.py::test_the_database_that_a_client_names_chooses_the_server",
+        "tests/session/test_upstreams.py::test_a_reload_changes_the_budget_of_one",
+    ),
     "the server's refusal for want of slots reaches no client": (
         "tests/session/test_crowds.py::"
         "test_slots_that_others_took_are_waited_for_and_the_servers_refusal_is_never_shown",

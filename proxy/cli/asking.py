@@ -14,6 +14,7 @@ import structlog
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config
 from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 from proxy.service.tls import TlsFilesUnusable
@@ -39,6 +40,22 @@ def config_or_message(path: str) -> Config:
         return load_config(path)
     except ConfigError as error:
         raise click.ClickException(f"the configuration cannot be used\n{error}") from None
+
+
+def upstream_option() -> Callable[[Command], Command]:
+    return click.option("--upstream", metavar="NAME", help="Of several upstreams the one that is meant.")
+
+
+def part_or_message(config: Config, upstream: str | None) -> UpstreamPart:
+    """The upstream of that name, or the only one. Raises ClickException."""
+    by_name = {part.name: part for part in parts(config)}
+    if upstream is None and len(by_name) == 1:
+        (upstream,) = by_name
+    if upstream not in by_name:
+        names = ", ".join(by_name)
+        wrong = "it is not said which" if upstream is None else f'there is no upstream "{upstream}"'
+        raise click.ClickException(f"{wrong}; the upstreams are {names}: name one with --upstream")
+    return by_name[upstream]
 
 
 def ask_server(upstream: UpstreamUrl, server_name: str | None = None) -> ServerFacts:

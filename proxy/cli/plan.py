@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from proxy.cli.asking import ask_server, config_option, config_or_message
+from proxy.cli.asking import ask_server, config_option, config_or_message, part_or_message, upstream_option
 from proxy.cli.output import print_json, print_table
 from proxy.service.budget import usable_total
 from proxy.service.config.errors import ConfigError
@@ -33,12 +33,19 @@ _EXAMPLES = ", ".join(preset.example for preset in PRESETS.values())
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @config_option(required=False)
+@upstream_option()
 @click.option("--budget", type=click.IntRange(min=1), help="Slots to divide, as a number.")
 @click.option("--preset", help=f"What a provider gives: {_EXAMPLES}.")
 @click.option("--url", help="Ask this server, a libpq URI.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
-    file: str, config_path: str | None, budget: int | None, preset: str | None, url: str | None, as_json: bool
+    file: str,
+    config_path: str | None,
+    upstream: str | None,
+    budget: int | None,
+    preset: str | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Add up the pools of all services in FILE, compare with the budget, and suggest one.
 
@@ -49,7 +56,7 @@ def command(
         written = load_plan(file)
     except ConfigError as error:
         raise click.ClickException(f"the plan cannot be used\n{error}") from None
-    plan = make_plan(written, _slots(written, config_path, budget, preset, url))
+    plan = make_plan(written, _slots(written, config_path, upstream, budget, preset, url))
     suggestion, why_not = _suggestion(written, plan)
     if as_json:
         print_json(_document(plan, suggestion))
@@ -61,7 +68,12 @@ def command(
 
 
 def _slots(
-    written: PlanFile, config_path: str | None, budget: int | None, preset: str | None, url: str | None
+    written: PlanFile,
+    config_path: str | None,
+    upstream: str | None,
+    budget: int | None,
+    preset: str | None,
+    url: str | None,
 ) -> Slots | None:
     if budget is not None:
         return Slots(budget, "--budget")
@@ -73,7 +85,7 @@ def _slots(
         raise click.ClickException(str(error)) from None
     if facts is not None:
         return slots_of_server(facts, f"preset {preset}" if preset else "the plan")
-    return None if config_path is None else _slots_of_config(config_path)
+    return None if config_path is None else _slots_of_config(config_path, upstream)
 
 
 def _ask(url: str) -> ServerFacts:
@@ -85,20 +97,20 @@ def _ask(url: str) -> ServerFacts:
         raise click.ClickException(f"the server cannot be asked: {error}") from None
 
 
-def _slots_of_config(path: str) -> Slots:
-    config = config_or_message(path)
-    instances = config.budget.instances
-    each = usable_total(config, None)
+def _slots_of_config(path: str, upstream: str | None) -> Slots:
+    part = part_or_message(config_or_message(path), upstream)
+    instances, total = part.budget.instances, part.key("budget", "total")
+    each = usable_total(part, None)
     if each is not None:
-        return Slots(each * instances, f"budget.total in {path}")
+        return Slots(each * instances, f"{total} in {path}")
     try:
-        facts = ask_server(config.upstream.url, config.upstream.server_name)
+        facts = ask_server(part.upstream.url, part.upstream.server_name)
     except ServerUnreachable as error:
         hint = "use --preset or --budget"
-        raise click.ClickException(f"budget.total is auto, and the server cannot be asked: {error}; {hint}") from None
-    each = usable_total(config, facts)
+        raise click.ClickException(f"{total} is auto, and the server cannot be asked: {error}; {hint}") from None
+    each = usable_total(part, facts)
     assert each is not None, "auto is known where the server is"
-    return Slots(max(0, each * instances), f"budget.total auto in {path}")
+    return Slots(max(0, each * instances), f"{total} auto in {path}")
 
 
 def _suggestion(written: PlanFile, plan: Plan) -> tuple[Suggestion | None, str]:

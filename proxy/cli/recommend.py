@@ -6,9 +6,11 @@ Does not know: how they came about (proxy/service/traffic), where the proxy runs
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 import click
 
+from proxy.cli.asking import upstream_option
 from proxy.cli.output import print_json, print_table
 from proxy.cli.remote import address_of, ask, remote_options
 from proxy.service.config.units import read_seconds
@@ -27,17 +29,25 @@ def _length(_: click.Context, __: click.Parameter, text: str) -> int:
 @remote_options
 @click.option("--at-least", default="1h", callback=_length, help="Refuse where less was seen; default 1h.")
 @click.option("--hours", type=click.IntRange(min=1), help="Look back so many hours of the clock; else at all there is.")
+@upstream_option()
 @click.option("--yaml", "only_yaml", is_flag=True, help="Print only the budget, to be put into the configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole document as JSON for programs.")
 def command(
-    url: str | None, config_path: str | None, at_least: int, hours: int | None, only_yaml: bool, as_json: bool
+    url: str | None,
+    config_path: str | None,
+    at_least: int,
+    hours: int | None,
+    upstream: str | None,
+    only_yaml: bool,
+    as_json: bool,
 ) -> None:
     """Show demand and hold times by class and application, and suggest a budget by what was seen.
 
     Asks the running proxy, which has looked on since it was started (and before, where traffic.file is set).
     """
     back = "" if hours is None else f"&hours={hours}"
-    document = ask(address_of(url, config_path), f"/recommend?at_least={at_least}{back}")
+    whose = "" if upstream is None else f"&upstream={quote(upstream)}"
+    document = ask(address_of(url, config_path), f"/recommend?at_least={at_least}{back}{whose}")
     if as_json:
         print_json(document)
     elif only_yaml:

@@ -16,12 +16,12 @@ import click
 from proxy.admission.classes import BudgetSettings
 from proxy.admission.simulation.comparison import compare
 from proxy.admission.simulation.report import ClassReport, PolicyReport
-from proxy.cli.asking import config_or_message
+from proxy.cli.asking import config_or_message, part_or_message, upstream_option
 from proxy.cli.output import print_json, print_table
 from proxy.service.adaptive_settings import adaptive_settings, reference_class
 from proxy.service.budget import budget_settings, classifier
 from proxy.service.config.errors import ConfigError
-from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.config.units import show_seconds
 from proxy.service.traffic_file import DeclaredTraffic, load_traffic
 from proxy.service.wiring import refusal_settings
@@ -37,20 +37,23 @@ STEPS_SHOWN = 40
 @click.option("--traffic", "traffic_path", required=True, type=click.Path(dir_okay=False), help="Declared traffic.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the traffic; else the one in the file.")
 @click.option("--total", type=click.IntRange(min=1), help="Slots; needed where budget.total is auto.")
+@upstream_option()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(config_path: str, traffic_path: str, seed: int | None, total: int | None, as_json: bool) -> None:
+def command(
+    config_path: str, traffic_path: str, seed: int | None, total: int | None, upstream: str | None, as_json: bool
+) -> None:
     """Simulate the traffic in a file against CONFIG: who waits how long, what gets done, what stands idle.
 
     Beside the configured classes, the same traffic meets one shared pool (first come, first served) and static pools
     cut from the reservations. Nothing is connected to.
     """
-    config = config_or_message(config_path)
-    settings = _settings(config, total)
-    declared = _declared(config, settings, traffic_path)
+    part = part_or_message(config_or_message(config_path), upstream)
+    settings = _settings(part, total)
+    declared = _declared(part, settings, traffic_path)
     seed = declared.seed if seed is None else seed
-    notes = list(_notes(config, declared))
+    notes = list(_notes(part, declared))
     started = time.perf_counter()
-    reports = _simulate(config, settings, declared, seed)
+    reports = _simulate(part, settings, declared, seed)
     took_seconds = time.perf_counter() - started
     if as_json:
         print_json(_document(settings, declared, seed, notes, took_seconds, reports))
@@ -58,46 +61,48 @@ def command(config_path: str, traffic_path: str, seed: int | None, total: int | 
         _show(settings, declared, seed, notes, took_seconds, reports)
 
 
-def _settings(config: Config, total: int | None) -> BudgetSettings:
+def _settings(part: UpstreamPart, total: int | None) -> BudgetSettings:
     if total is None:
-        if config.budget.total == "auto":
-            raise click.ClickException("budget.total is auto, and a simulation asks no server: give --total")
-        total = config.budget.total
-    settings = budget_settings(config, total)
+        if part.budget.total == "auto":
+            raise click.ClickException(
+                f"{part.key('budget', 'total')} is auto, and a simulation asks no server: give --total"
+            )
+        total = part.budget.total
+    settings = budget_settings(part, total)
     problems = settings.validate()
     if problems:
         raise click.ClickException("the budget cannot hold\n" + "\n".join(problems))
     return settings
 
 
-def _declared(config: Config, settings: BudgetSettings, path: str) -> DeclaredTraffic:
+def _declared(part: UpstreamPart, settings: BudgetSettings, path: str) -> DeclaredTraffic:
     try:
-        return load_traffic(path, classifier(config), [one.name for one in settings.classes])
+        return load_traffic(path, classifier(part), [one.name for one in settings.classes])
     except ConfigError as error:
         raise click.ClickException(f"the traffic cannot be used\n{error}") from None
 
 
-def _notes(config: Config, declared: DeclaredTraffic) -> Iterator[str]:
+def _notes(part: UpstreamPart, declared: DeclaredTraffic) -> Iterator[str]:
     """What a reader of the figures has to know about these settings."""
     for name in declared.unmatched:
-        yield f"{name} matches no class: it is in the default class {config.default_class}"
+        yield f"{name} matches no class: it is in the default class {part.default_class}"
     clients: dict[str, float] = {}
     for source in declared.traffic.sources:
         clients[source.class_name] = clients.get(source.class_name, 0.0) + (source.workers() or source.clients)
     for class_name, count in clients.items():
-        one = config.classes.get(class_name)
+        one = part.classes.get(class_name)
         if one is not None and one.max_clients is not None and count > one.max_clients:
             yield f"{class_name}: max_clients ({one.max_clients}) is not simulated; more clients may come at once"
         if one is not None and one.pool_mode == "session":
             yield f"{class_name} is in session mode: each job is simulated as a session of its own"
-    if config.adaptive.mode == "observe":
+    if part.adaptive.mode == "observe":
         yield "adaptive is observe: the steps are those that would have been made, and none was"
-    elif config.adaptive.mode == "on" and reference_class(config) is None:
+    elif part.adaptive.mode == "on" and reference_class(part) is None:
         yield "adaptive limits are not simulated: no class is that of customers, see adaptive.reference_class"
 
 
-def _simulate(config: Config, settings: BudgetSettings, declared: DeclaredTraffic, seed: int) -> list[PolicyReport]:
-    sessions = [name for name, one in config.classes.items() if one.pool_mode == "session"]
+def _simulate(part: UpstreamPart, settings: BudgetSettings, declared: DeclaredTraffic, seed: int) -> list[PolicyReport]:
+    sessions = [name for name, one in part.classes.items() if one.pool_mode == "session"]
     line = ProgressLine(declared.traffic.duration_seconds)
     reports = compare(
         settings,
@@ -105,8 +110,8 @@ def _simulate(config: Config, settings: BudgetSettings, declared: DeclaredTraffi
         seed=seed,
         unbounded_classes=sessions,
         progress=line.show,
-        adaptive=adaptive_settings(config),
-        refusals=refusal_settings(config),
+        adaptive=adaptive_settings(part),
+        refusals=refusal_settings(part.config),
     )
     try:
         return list(reports)

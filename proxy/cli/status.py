@@ -114,6 +114,7 @@ def _totals(document: dict[str, Any]) -> list[str]:
         f"{_server(document['server'])}",
         f"clients: {clients['total']} connected, {clients['linked']} linked, {clients['waiting']} waiting, "
         f"{clients['idle']} idle",
+        *_upstreams(document["upstreams"]),
         f"{_readiness(document)} (version {document['version']}, configuration {document['config_hash']})",
     ]
     lines += [_override(one) for one in document["overrides"]]
@@ -124,6 +125,18 @@ def _totals(document: dict[str, Any]) -> list[str]:
         *_problems(document),
         *_pins(document["pins"]),
         *_unmatched(document["unmatched"]),
+    ]
+
+
+def _upstreams(upstreams: list[dict[str, Any]]) -> list[str]:
+    """Where there are several, each by itself: the totals above say nothing of one that is full or lost."""
+    if len(upstreams) == 1:
+        return []
+    return [
+        f"upstream {one['name']}: {one['budget']['in_use']} of {one['budget']['total']} slots in use, "
+        f"{one['budget']['waiting']} waiting, {one['server_connections']['total']} server connections"
+        f"{_server(one['server'])}, {one['readiness']}"
+        for one in upstreams
     ]
 
 

@@ -4,12 +4,12 @@ Owns: these shapes, and the sentence that says how the canary fares.
 Does not know: how they come about, who shows them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.admission.adaptive import Step
-from proxy.admission.overload import Verdict
+from proxy.admission.overload import Load, Verdict
 from proxy.session.histogram import Histogram
 
 OUTCOMES: Final = ("answered", "refused", "failed", "timeout")
@@ -37,6 +37,11 @@ class AdaptiveState:
     limits: Mapping[str, int]
     steps: Mapping[tuple[str, str, str], int]
     last_steps: tuple[TimedStep, ...]
+
+
+def worst_load(states: Iterable[AdaptiveState]) -> AdaptiveState | None:
+    """Of several upstreams the one that is overloaded; None where limits adapt nowhere."""
+    return min(states, key=lambda state: state.verdict.load is not Load.OVERLOADED, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +76,8 @@ class CanaryState:
         if last.outcome != "answered":
             return False, f"the canary for {self.class_name}, {ago:.0f} s ago: {last.outcome}: {last.why}"
         return True, f"{self.class_name} was served in {last.seconds * 1000:.1f} ms, {ago:.0f} s ago"
+
+
+def worst_canary(states: Iterable[CanaryState], now: float) -> CanaryState | None:
+    """Of several upstreams the one whose customers are not served; None where there is no canary."""
+    return min(states, key=lambda state: state.told(now)[0], default=None)

@@ -20,6 +20,7 @@ from proxy.admission.classes import (
 )
 from proxy.admission.classification import Classifier, MatchEntry
 from proxy.service.config.model import Config, Connects, Match, PriorityClass, Schedule
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.config.units import show_time_of_day
 from proxy.service.schedule import DAYS, MINUTES_PER_DAY, Window
 from proxy.service.server_facts import ServerFacts
@@ -40,31 +41,31 @@ def capacity(facts: ServerFacts) -> int:
     return usable if limit is None else min(usable, limit)
 
 
-def usable_total(config: Config, facts: ServerFacts | None) -> int | None:
+def usable_total(part: UpstreamPart, facts: ServerFacts | None) -> int | None:
     """Slots of this instance; None where `total: auto` has no server to ask. Zero or less means that none are left."""
-    total = config.budget.total
+    total = part.budget.total
     if total != "auto":
         return total
-    return None if facts is None else (capacity(facts) - config.budget.keep_free) // config.budget.instances
+    return None if facts is None else (capacity(facts) - part.budget.keep_free) // part.budget.instances
 
 
-def total_in_force(config: Config, facts: ServerFacts | None) -> int | None:
+def total_in_force(part: UpstreamPart, facts: ServerFacts | None) -> int | None:
     """As usable_total, and never more than the server can give, which may have become less since the check.
 
     Where a pooler answers its own limit decides, and nobody knows that better than the configuration.
     """
-    total = usable_total(config, facts)
+    total = usable_total(part, facts)
     if total is None or facts is None or facts.is_behind_pooler:
         return total
-    return min(total, max(1, capacity(facts) // config.budget.instances))
+    return min(total, max(1, capacity(facts) // part.budget.instances))
 
 
-def overcommitted_slots(config: Config, facts: ServerFacts) -> int:
+def overcommitted_slots(part: UpstreamPart, facts: ServerFacts) -> int:
     """Slots of the budget that the server could not give now, if all of them were asked for: others have them."""
-    total = usable_total(config, facts)
+    total = usable_total(part, facts)
     if total is None or facts.is_behind_pooler:
         return 0
-    promised, limit = total * config.budget.instances, facts.database_connection_limit
+    promised, limit = total * part.budget.instances, facts.database_connection_limit
     usable = server_capacity(facts.max_connections, facts.superuser_reserved_connections, facts.reserved_connections)
     missing = max(promised, total + facts.external_connections) - usable
     if limit is not None:
@@ -72,20 +73,20 @@ def overcommitted_slots(config: Config, facts: ServerFacts) -> int:
     return max(0, missing)
 
 
-def budget_settings(config: Config, total: int, *, listening: int = 0) -> BudgetSettings:
+def budget_settings(part: UpstreamPart, total: int, *, listening: int = 0) -> BudgetSettings:
     """What the admission core is told, with the class of the proxy's own connections in it.
 
     `listening` of these are shared LISTEN connections: each brings its own reservation while it lives.
     """
-    headroom = config.budget.headroom
+    headroom = part.budget.headroom
     return with_internal_class(
         BudgetSettings(
             total=total,
             headroom=headroom.size,
             headroom_for=frozenset(headroom.for_classes),
-            classes=tuple(_class_settings(name, one) for name, one in config.classes.items()),
+            classes=tuple(_class_settings(name, one) for name, one in part.classes.items()),
         ),
-        limit=INTERNAL_LIMIT + (config.auth.passthrough_dials if config.auth.uses("passthrough") else 0),
+        limit=INTERNAL_LIMIT + (part.auth.passthrough_dials if part.auth.uses("passthrough") else 0),
         listening=listening,
     )
 
@@ -164,10 +165,10 @@ def pinned_limit(one: PriorityClass) -> int:
     return one.limit if one.pinned_limit is None else one.pinned_limit
 
 
-def classifier(config: Config) -> Classifier:
-    """Finds the class of a client, in the order of the configuration."""
-    rules = [(name, [_match_entry(entry) for entry in one.match]) for name, one in config.classes.items()]
-    return Classifier(rules, config.default_class)
+def classifier(part: UpstreamPart) -> Classifier:
+    """Finds the class of a client of this upstream, in the order of the configuration."""
+    rules = [(name, [_match_entry(entry) for entry in one.match]) for name, one in part.classes.items()]
+    return Classifier(rules, part.default_class)
 
 
 def _match_entry(entry: Match) -> MatchEntry:

@@ -18,7 +18,7 @@ import structlog
 
 from proxy.service.adaptive_settings import canary_class
 from proxy.service.adaptive_state import CanaryResult, CanaryState
-from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart
 from proxy.session import clock
 from proxy.session.histogram import Histogram
 from proxy.session.internal import InternalSlot, NoInternalSlot, own_pool
@@ -41,9 +41,9 @@ class CanarySettings:
     timeout_seconds: float
 
 
-def canary_settings(config: Config) -> CanarySettings | None:
+def canary_settings(part: UpstreamPart) -> CanarySettings | None:
     """None where no canary is asked for."""
-    name, canary = canary_class(config), config.canary
+    name, canary = canary_class(part), part.canary
     if not canary.interval or name is None:
         return None
     return CanarySettings(name, canary.query, canary.interval, canary.timeout)

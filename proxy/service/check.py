@@ -6,13 +6,17 @@ Does not know: who may do what (check_access.py), how the server was asked, how 
 The process refuses to start, and a reload is refused, where a finding is an error.
 """
 
+from collections.abc import Mapping
+
 from proxy.admission.classes import INTERNAL_CLASS
 from proxy.service.adaptive_settings import report_adaptive
 from proxy.service.budget import budget_settings, capacity, pinned_limit, usable_total
-from proxy.service.check_access import report_access
+from proxy.service.check_access import report_access, report_access_of_part
 from proxy.service.check_schedules import report_schedules
+from proxy.service.check_upstreams import findings_between_upstreams
 from proxy.service.config.errors import Path, key_text
 from proxy.service.config.model import Config, Holds, PriorityClass
+from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config.units import show_seconds
 from proxy.service.customers import customer_class
 from proxy.service.findings import Finding, Reporter, Severity
@@ -42,46 +46,60 @@ _LARGE_DEFAULT_SHARE = 0.25
 
 
 def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
-    """Everything to say about `config`, errors first; `facts` None leaves out what only the server can tell.
+    """As findings_of_upstreams, with the same facts for each upstream: usually there is one."""
+    return findings_of_upstreams(config, {part.name: facts for part in parts(config)})
+
+
+def findings_of_upstreams(config: Config, facts: Mapping[str, ServerFacts | None]) -> list[Finding]:
+    """Everything to say about `config`, errors first; facts that are None leave out what only that server can tell.
 
     Reads the files that the configuration names.
     """
     report = Reporter(config)
-    total = usable_total(config, facts)
-    _report_total(report, config, facts)
-    for name, one in config.classes.items():
-        _report_class(report, name, one)
+    found = [finding for part in parts(config) for finding in _findings_of_part(part, facts[part.name])]
     report_schedules(report, config)
-    _report_headroom(report, config)
     if config.pool.retry_min > config.pool.retry_max:
         report.error(("pool", "retry_min"), "longer than retry_max", "lower pool.retry_min, or raise pool.retry_max")
-    if total is not None and total > 0:
-        _report_sums(report, config, total)
-    _report_order(report, config)
-    _report_default_class(report, config, total)
     report_access(report, config)
-    report_adaptive(report, config)
-    _report_what_the_core_says(report, config, total)
-    return sorted(report.findings, key=lambda finding: (finding.severity is not Severity.ERROR, finding.line))
+    found += [*report.findings, *findings_between_upstreams(config)]
+    return sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.line))
+
+
+def _findings_of_part(part: UpstreamPart, facts: ServerFacts | None) -> list[Finding]:
+    report = Reporter(part.config, part)
+    total = usable_total(part, facts)
+    _report_total(report, part, facts)
+    for name, one in part.classes.items():
+        _report_class(report, name, one)
+    _report_headroom(report, part)
+    if total is not None and total > 0:
+        _report_sums(report, part, total)
+    _report_order(report, part)
+    _report_default_class(report, part, total)
+    report_access_of_part(report, part)
+    report_adaptive(report, part)
+    _report_what_the_core_says(report, part, total)
+    return report.findings
 
 
 # The budget against the server
 
 
-def _report_total(report: Reporter, config: Config, facts: ServerFacts | None) -> None:
-    budget = config.budget
+def _report_total(report: Reporter, part: UpstreamPart, facts: ServerFacts | None) -> None:
+    budget = part.budget
     if budget.total == "auto" and "instances" not in budget.model_fields_set:
         text = "auto takes everything the server can give, and does so again in every further instance"
-        report.warning(("budget", "instances"), text, "write budget.instances, 1 where it is the only one")
+        hint = f"write {part.key('budget', 'instances')}, 1 where it is the only one"
+        report.warning(("budget", "instances"), text, hint)
     if budget.keep_free == 0:
         text = "nothing is left for whoever connects past the proxy: a shell, monitoring, backups"
-        report.warning(("budget", "keep_free"), text, "set budget.keep_free to 3 or more")
+        report.warning(("budget", "keep_free"), text, f"set {part.key('budget', 'keep_free')} to 3 or more")
     if facts is None:
         if budget.total == "auto":
             text = "auto is not known without the server, so sums are not checked"
             report.warning(("budget", "total"), text, "run the check where the server answers, or write a number")
         return
-    _report_server(report, config, facts)
+    _report_server(report, part, facts)
 
 
 def _what_the_server_gives(facts: ServerFacts) -> str:
@@ -94,23 +112,23 @@ def _what_the_server_gives(facts: ServerFacts) -> str:
     return f"{gives}: {kept}"
 
 
-def budget_findings(config: Config, facts: ServerFacts) -> list[Finding]:
+def budget_findings(part: UpstreamPart, facts: ServerFacts) -> list[Finding]:
     """What the server, as it is now, says to the budget: asked again and again while running."""
-    report = Reporter(config)
-    _report_server(report, config, facts)
-    total = usable_total(config, facts)
+    report = Reporter(part.config, part)
+    _report_server(report, part, facts)
+    total = usable_total(part, facts)
     if total is not None and total > 0:
-        _report_promises(report, config, total)
+        _report_promises(report, part, total)
     return sorted(report.findings, key=lambda finding: finding.severity is not Severity.ERROR)
 
 
-def _report_server(report: Reporter, config: Config, facts: ServerFacts) -> None:
+def _report_server(report: Reporter, part: UpstreamPart, facts: ServerFacts) -> None:
     if facts.is_behind_pooler:
-        _report_pooler(report, config)
-    elif config.budget.total == "auto":
-        _report_auto(report, config, facts)
+        _report_pooler(report, part)
+    elif part.budget.total == "auto":
+        _report_auto(report, part, facts)
     else:
-        _report_number(report, config, facts, config.budget.total)
+        _report_number(report, part, facts, part.budget.total)
 
 
 def _who(facts: ServerFacts) -> str:
@@ -121,42 +139,43 @@ def _who(facts: ServerFacts) -> str:
     return f" ({', '.join(map(str, facts.strangers[:_STRANGERS_NAMED]))}{more})"
 
 
-def _strangers(config: Config, facts: ServerFacts) -> int:
+def _strangers(part: UpstreamPart, facts: ServerFacts) -> int:
     """Connections past the proxy; unknown, so 0, where other instances are among those the server counts."""
-    return facts.external_connections if config.budget.instances == 1 else 0
+    return facts.external_connections if part.budget.instances == 1 else 0
 
 
-def _report_pooler(report: Reporter, config: Config) -> None:
+def _report_pooler(report: Reporter, part: UpstreamPart) -> None:
     """Its limit decides, and it queues what is above: only the person who set it up knows the number."""
-    if config.budget.total == "auto":
-        text = "a pooler answers at upstream.url, and auto would take what the server behind it allows"
-        hint = "write the pooler's limit (PgBouncer: default_pool_size) as budget.total; where it has none, a number"
+    if part.budget.total == "auto":
+        where, total = part.key("upstream", "url"), part.key("budget", "total")
+        text = f"a pooler answers at {where}, and auto would take what the server behind it allows"
+        hint = f"write the pooler's limit (PgBouncer: default_pool_size) as {total}; where it has none, a number"
         report.error(("budget", "total"), text, hint)
 
 
-def _report_auto(report: Reporter, config: Config, facts: ServerFacts) -> None:
-    total, budget = usable_total(config, facts), config.budget
+def _report_auto(report: Reporter, part: UpstreamPart, facts: ServerFacts) -> None:
+    total, budget = usable_total(part, facts), part.budget
     assert total is not None, "auto is known where the server is"
     if total < 1:
         text = (
             f"auto leaves no slot: the server can give {_what_the_server_gives(facts)}, less keep_free "
             f"{budget.keep_free}, for {budget.instances} instances"
         )
-        report.error(("budget", "total"), text, "raise max_connections, or lower budget.keep_free")
-    elif _strangers(config, facts) > budget.keep_free:
+        report.error(("budget", "total"), text, f"raise max_connections, or lower {part.key('budget', 'keep_free')}")
+    elif _strangers(part, facts) > budget.keep_free:
         text = (
             f"{facts.external_connections} connections are not the proxy's{_who(facts)}, and keep_free is "
             f"{budget.keep_free}"
         )
-        hint = "raise budget.keep_free, or lead those clients through the proxy"
+        hint = f"raise {part.key('budget', 'keep_free')}, or lead those clients through the proxy"
         report.warning(("budget", "keep_free"), text, hint)
 
 
-def _report_number(report: Reporter, config: Config, facts: ServerFacts, total: int) -> None:
-    budget, gives = config.budget, capacity(facts)
+def _report_number(report: Reporter, part: UpstreamPart, facts: ServerFacts, total: int) -> None:
+    budget, gives = part.budget, capacity(facts)
     wanted = total * budget.instances
     asked = f"{budget.instances} instances x {total} = {wanted}" if budget.instances > 1 else f"total {total}"
-    fitting = f"set budget.total to at most {max(0, gives - budget.keep_free) // budget.instances}"
+    fitting = f"set {part.key('budget', 'total')} to at most {max(0, gives - budget.keep_free) // budget.instances}"
     where = ("budget", "total")
     if wanted > gives:
         text = f"{asked}, but the server can give {_what_the_server_gives(facts)}"
@@ -165,7 +184,7 @@ def _report_number(report: Reporter, config: Config, facts: ServerFacts, total: 
     elif wanted > gives - budget.keep_free:
         text = f"{asked}, and keep_free is {budget.keep_free}, but the server can give {_what_the_server_gives(facts)}"
         report.warning(where, text, fitting)
-    elif wanted + _strangers(config, facts) > gives:
+    elif wanted + _strangers(part, facts) > gives:
         text = (
             f"{asked}, and {facts.external_connections} connections of others are on the server now{_who(facts)}; it "
             f"can give {_what_the_server_gives(facts)}"
@@ -229,18 +248,19 @@ def _report_patience(report: Reporter, name: str, one: PriorityClass) -> None:
 # Sums
 
 
-def _report_headroom(report: Reporter, config: Config) -> None:
-    headroom = config.budget.headroom
+def _report_headroom(report: Reporter, part: UpstreamPart) -> None:
+    headroom = part.budget.headroom
     if headroom.size and not headroom.for_classes:
         text = f"headroom of {headroom.size} slots that no class may use"
-        report.error(("budget", "headroom", "for"), text, "name the classes in budget.headroom.for, or set size to 0")
+        hint = f"name the classes in {part.key('budget', 'headroom', 'for')}, or set size to 0"
+        report.error(("budget", "headroom", "for"), text, hint)
 
 
-def _report_promises(report: Reporter, config: Config, total: int) -> int:
+def _report_promises(report: Reporter, part: UpstreamPart, total: int) -> int:
     """Returns what is left of the budget, less than 0 where the promises do not fit."""
-    promised = {name: one.reserved for name, one in config.classes.items() if one.reserved}
+    promised = {name: one.reserved for name, one in part.classes.items() if one.reserved}
     terms = [f"{name} {reserved}" for name, reserved in promised.items()]
-    headroom = config.budget.headroom.size
+    headroom = part.budget.headroom.size
     terms += [f"headroom {headroom}"] if headroom else []
     terms.append(f"{INTERNAL_CLASS} {_INTERNAL_RESERVED}")
     needed = sum(promised.values()) + headroom + _INTERNAL_RESERVED
@@ -248,49 +268,50 @@ def _report_promises(report: Reporter, config: Config, total: int) -> int:
         text = (
             f"reservations and headroom are {' + '.join(terms)} = {needed}, more than the {total} slots of the budget"
         )
-        hint = f"lower classes.*.reserved or budget.headroom.size by {needed - total}"
+        hint = f"lower classes.*.reserved or {part.key('budget', 'headroom', 'size')} by {needed - total}"
         report.error(("budget", "total"), text, hint)
     return total - needed
 
 
-def _report_sums(report: Reporter, config: Config, total: int) -> None:
-    spare = _report_promises(report, config, total)
+def _report_sums(report: Reporter, part: UpstreamPart, total: int) -> None:
+    spare = _report_promises(report, part, total)
     if spare < 0:
         return
-    _report_listening(report, config, spare)
-    for name, one in config.classes.items():
-        _report_reach(report, config, total, name, one)
+    _report_listening(report, part, spare)
+    for name, one in part.classes.items():
+        _report_reach(report, part, total, name, one)
 
 
-def _report_listening(report: Reporter, config: Config, spare: int) -> None:
+def _report_listening(report: Reporter, part: UpstreamPart, spare: int) -> None:
     """A shared LISTEN connection brings its reservation with it, and somebody gives up as much where nothing is spare.
 
     One is reckoned with, for nearly every application listens in one database, or as many as the file says.
     """
-    wanted = config.pool.listen_connections
-    reckoned = wanted if "listen_connections" in config.pool.model_fields_set else min(wanted, 1)
+    wanted = part.pool.listen_connections
+    reckoned = wanted if "listen_connections" in part.pool.model_fields_set else min(wanted, 1)
     if reckoned > spare:
         text = (
             f"{reckoned} shared LISTEN connection{'s' * (reckoned != 1)} may take a slot each, and {spare} of the "
             "budget are not reserved: the least important class loses as many of its reservation while clients listen"
         )
-        hint = f"lower classes.*.reserved or budget.headroom.size by {reckoned - spare}, or pool.listen_connections"
+        size = part.key("budget", "headroom", "size")
+        hint = f"lower classes.*.reserved or {size} by {reckoned - spare}, or pool.listen_connections"
         report.warning(("pool", "listen_connections"), text, hint)
 
 
-def _reach(config: Config, total: int, name: str, *, unbounded: bool) -> int:
+def _reach(part: UpstreamPart, total: int, name: str, *, unbounded: bool) -> int:
     """The most slots a class can hold while all others keep what is never lent to it."""
     kept = _INTERNAL_RESERVED
-    for other, one in config.classes.items():
+    for other, one in part.classes.items():
         if other != name:
             kept += one.reserved if unbounded else one.reserved - min(one.lendable, one.reserved)
-    headroom = config.budget.headroom
+    headroom = part.budget.headroom
     return total - kept - (0 if name in headroom.for_classes else headroom.size)
 
 
-def _report_reach(report: Reporter, config: Config, total: int, name: str, one: PriorityClass) -> None:
+def _report_reach(report: Reporter, part: UpstreamPart, total: int, name: str, one: PriorityClass) -> None:
     in_session_mode = one.pool_mode == "session"
-    reach = _reach(config, total, name, unbounded=in_session_mode)
+    reach = _reach(part, total, name, unbounded=in_session_mode)
     where = ("classes", name, "limit")
     why = "reserved for others" if in_session_mode else "reserved for others and not lent"
     if reach < 1:
@@ -308,11 +329,11 @@ def _report_reach(report: Reporter, config: Config, total: int, name: str, one: 
             text = f"limit is {limit}, but at most {reach} {kind} fit: the rest of {total} is {why}, or headroom"
             report.warning(place, text, f"set {key_text(place)} to at most {reach}")
     if one.limit <= reach and not in_session_mode:
-        _report_pins(report, config, total, name, one)
+        _report_pins(report, part, total, name, one)
 
 
-def _report_pins(report: Reporter, config: Config, total: int, name: str, one: PriorityClass) -> None:
-    pins, reach = pinned_limit(one), max(0, _reach(config, total, name, unbounded=True))
+def _report_pins(report: Reporter, part: UpstreamPart, total: int, name: str, one: PriorityClass) -> None:
+    pins, reach = pinned_limit(one), max(0, _reach(part, total, name, unbounded=True))
     if one.pinned_limit is not None and pins > reach:
         text = (
             f"pinned_limit is {pins}, but at most {reach} slots can be pinned: pins never use what others have reserved"
@@ -323,12 +344,12 @@ def _report_pins(report: Reporter, config: Config, total: int, name: str, one: P
 # Importance
 
 
-def _report_order(report: Reporter, config: Config) -> None:
-    first = customer_class(config)
+def _report_order(report: Reporter, part: UpstreamPart) -> None:
+    first = customer_class(part)
     if first is None:
         return
-    customers = config.classes[first]
-    for name, one in config.classes.items():
+    customers = part.classes[first]
+    for name, one in part.classes.items():
         for key, theirs, ours in (
             ("limit", one.limit, customers.limit),
             ("reserved", one.reserved, customers.reserved),
@@ -341,29 +362,29 @@ def _report_order(report: Reporter, config: Config) -> None:
                 report.warning(("classes", name, key), text, f"lower it, or raise classes.{first}.{key}")
 
 
-def _report_default_class(report: Reporter, config: Config, total: int | None) -> None:
-    name = config.default_class
-    one = config.classes[name]
-    if len(config.classes) == 1:
+def _report_default_class(report: Reporter, part: UpstreamPart, total: int | None) -> None:
+    name = part.default_class
+    one = part.classes[name]
+    if len(part.classes) == 1:
         return
     where = ("default_class",)
-    everything = total if total is not None and total > 0 else sum(each.reserved for each in config.classes.values())
+    everything = total if total is not None and total > 0 else sum(each.reserved for each in part.classes.values())
     if one.reserved > _LARGE_DEFAULT_SHARE * everything:
         text = f"whoever matches nothing falls into {name}, where {one.reserved} of {everything} slots are reserved"
         report.warning(
             where, text, "make it a small class of its own, so that a new fleet cannot take what others need"
         )
-    customers = customer_class(config)
-    first = min(each.priority for other, each in config.classes.items() if other != name)
-    early = one.priority < first or (customers is not None and one.priority <= config.classes[customers].priority)
-    if early or name in config.budget.headroom.for_classes:
+    customers = customer_class(part)
+    first = min(each.priority for other, each in part.classes.items() if other != name)
+    early = one.priority < first or (customers is not None and one.priority <= part.classes[customers].priority)
+    if early or name in part.budget.headroom.for_classes:
         text = f"whoever matches nothing falls into {name}, which is served as early as customers, or has headroom"
         report.warning(where, text, "choose a class with a larger priority number and without headroom")
 
 
-def _report_what_the_core_says(report: Reporter, config: Config, total: int | None) -> None:
+def _report_what_the_core_says(report: Reporter, part: UpstreamPart, total: int | None) -> None:
     # The admission core judges its settings too; nothing it refuses may pass here for want of a rule of ours.
     if total is None or total < 1 or any(finding.severity is Severity.ERROR for finding in report.findings):
         return
-    for problem in budget_settings(config, total).validate():
+    for problem in budget_settings(part, total).validate():
         report.error(("budget",), problem, "change the numbers it names")

@@ -7,6 +7,7 @@ Does not know: the budget's numbers (check.py does), what clients have to prove 
 from proxy.service.check_authentication import report_authentication
 from proxy.service.check_files import is_loopback, report_file
 from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.findings import Reporter
 from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_tls
 
@@ -15,16 +16,20 @@ _SHORTEST_TOKEN = 16
 
 def report_access(report: Reporter, config: Config) -> None:
     _report_listeners(report, config)
-    _report_upstream(report, config)
     _report_tls(report, config)
     report_authentication(report, config)
     file = config.traffic.file
     if file is not None and not file.parent.is_dir():
         text = f"{file.parent} is no directory: what was seen of the traffic is lost at a restart"
         report.warning(("traffic", "file"), text, "create it, owned by the proxy's user")
-    _report_matching(report, config)
     _report_tags(report, config)
-    _report_privileges(report, config)
+
+
+def report_access_of_part(report: Reporter, part: UpstreamPart) -> None:
+    """The same of one upstream, its classes included."""
+    _report_upstream(report, part)
+    _report_matching(report, part)
+    _report_privileges(report, part)
 
 
 # Listeners
@@ -51,13 +56,13 @@ def _report_listeners(report: Reporter, config: Config) -> None:
         report.error(("listen", "unix_socket_dir"), text, "create it, owned by the proxy's user")
 
 
-def _report_upstream(report: Reporter, config: Config) -> None:
-    url, listen = config.upstream.url, config.listen
+def _report_upstream(report: Reporter, part: UpstreamPart) -> None:
+    url, listen = part.upstream.url, part.listen
     for host, port in url.hosts:
         if port == listen.port and listen.host and is_loopback(host) and _covers_loopback(listen.host):
             text = f"{host}:{port} is the proxy itself"
             report.error(("upstream", "url"), text, "give PostgreSQL's own port, or move listen.port")
-    _report_choice_of_host(report, config)
+    _report_choice_of_host(report, part)
     try:
         upstream_tls(url)
     except TlsFilesUnusable as error:
@@ -70,15 +75,15 @@ def _report_upstream(report: Reporter, config: Config) -> None:
         )
 
 
-def _report_choice_of_host(report: Reporter, config: Config) -> None:
-    url, here = config.upstream.url, ("upstream", "url")
+def _report_choice_of_host(report: Reporter, part: UpstreamPart) -> None:
+    url, here = part.upstream.url, ("upstream", "url")
     if len(url.hosts) > 1 and url.target_session_attrs == "any":
         text = f"{len(url.hosts)} hosts and target_session_attrs=any: whichever answers is used, a standby too"
         report.warning(here, text, "write target_session_attrs=read-write, or what the clients need")
     if url.load_balance_hosts == "random" and url.target_session_attrs in {"read-write", "primary"}:
         text = f"load_balance_hosts=random with target_session_attrs={url.target_session_attrs}: there is one such host"
         report.warning(here, text, "leave load_balance_hosts out")
-    if config.upstream.server_name is not None and url.sslmode != "verify-full":
+    if part.upstream.server_name is not None and url.sslmode != "verify-full":
         text = f"sslmode={url.sslmode} compares no names"
         report.warning(("upstream", "server_name"), text, "write sslmode=verify-full, or leave server_name out")
 
@@ -127,12 +132,12 @@ def _report_tags(report: Reporter, config: Config) -> None:
         report.warning(("tags", "comments"), text, "write lower, unless every client is under your control")
 
 
-def _report_matching(report: Reporter, config: Config) -> None:
+def _report_matching(report: Reporter, part: UpstreamPart) -> None:
     seen: dict[Match, str] = {}
     everything_goes_to = ""
-    for name, one in config.classes.items():
+    for name, one in part.classes.items():
         where = ("classes", name, "match")
-        if not one.match and name not in (config.default_class, config.replication_class):
+        if not one.match and name not in (part.default_class, part.replication_class):
             text = "no client can be in this class: it matches nobody and is not the default"
             report.warning(where, text, f"add entries to classes.{name}.match, or leave the class out")
         elif everything_goes_to and one.match:
@@ -150,18 +155,18 @@ def _matches_everybody(entry: Match) -> bool:
     return entry.address is None and {entry.application_name, entry.user, entry.database} <= {None, "*"}
 
 
-def is_privileged(config: Config, one: PriorityClass, name: str) -> bool:
+def is_privileged(part: UpstreamPart, one: PriorityClass, name: str) -> bool:
     """Whether being in the class is worth pretending: served first, with slots that nobody else gets."""
-    if len(config.classes) == 1:
+    if len(part.classes) == 1:
         return False
-    priorities = {each.priority for each in config.classes.values()}
-    keeps_slots = (one.reserved > 0 and one.lendable == 0) or name in config.budget.headroom.for_classes
+    priorities = {each.priority for each in part.classes.values()}
+    keeps_slots = (one.reserved > 0 and one.lendable == 0) or name in part.budget.headroom.for_classes
     return one.priority == min(priorities) and (keeps_slots or (one.priority == 0 and len(priorities) > 1))
 
 
-def _report_privileges(report: Reporter, config: Config) -> None:
-    for name, one in config.classes.items():
-        if not is_privileged(config, one, name):
+def _report_privileges(report: Reporter, part: UpstreamPart) -> None:
+    for name, one in part.classes.items():
+        if not is_privileged(part, one, name):
             continue
         for position, entry in enumerate(one.match):
             if not any(value not in {None, "*"} for value in (entry.user, entry.database, entry.address)):

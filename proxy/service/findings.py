@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from proxy.service.config.errors import Path, key_text
 from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart
 
 
 class Severity(StrEnum):
@@ -41,10 +42,14 @@ class BudgetCannotHold(Exception):  # noqa: N818 - says what is
 
 
 class Reporter:
-    """Collects findings about one configuration and adds where each setting is written."""
+    """Collects findings about one configuration and adds where each setting is written.
 
-    def __init__(self, config: Config) -> None:
+    With a `part` the paths are those of a file with a single upstream: the part knows where they stand in this one.
+    """
+
+    def __init__(self, config: Config, part: UpstreamPart | None = None) -> None:
         self._config = config
+        self._part = part
         self.findings: list[Finding] = []
 
     def error(self, path: Path, text: str, hint: str) -> None:
@@ -55,4 +60,5 @@ class Reporter:
 
     def _add(self, severity: Severity, path: Path, text: str, hint: str) -> None:
         config = self._config
+        path = path if self._part is None else self._part.path(path)
         self.findings.append(Finding(severity, key_text(path), text, hint, config.file, config.line_of(path)))

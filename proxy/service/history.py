@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy.service.upstream_reading import servers_together
 from proxy.service.view import ProcessView
 
 SAMPLE_EVERY_SECONDS = 2.0
@@ -72,7 +73,7 @@ class History:
 
 def take_sample(view: ProcessView, at: float) -> Sample:
     """Read the view once, now."""
-    servers = view.server_connection_counts()
+    servers = servers_together(view.upstreams())
     outside = view.refusals_outside_queue()
     measures = view.measures()
     classes = {}

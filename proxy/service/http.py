@@ -17,6 +17,8 @@ from ipaddress import ip_address
 import structlog
 from aiohttp import web
 
+from proxy.service.adaptive_state import worst_canary
+from proxy.service.config.parts import parts
 from proxy.service.history import SAMPLE_EVERY_SECONDS, History
 from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
 from proxy.service.page import page_with_headers
@@ -163,7 +165,7 @@ class _Surface:
 
     async def canary(self, _: web.Request) -> web.Response:
         """Whether customers would be served now: the last canary, and never one asked for from here."""
-        state = self._view.canary()
+        state = worst_canary(self._view.canary().values(), time.time())
         if state is None:
             return _error(404, "there is no canary: set canary.interval")
         up, sentence = state.told(time.time())
@@ -179,15 +181,20 @@ class _Surface:
         return _json(history_document(self._history))
 
     async def recommend(self, request: web.Request) -> web.Response:
-        """`at_least` in seconds of traffic seen; `hours` of the clock to look back, the current one included."""
+        """`at_least` in seconds of traffic seen; `hours` of the clock to look back, the current one included;
+        `upstream` where there are several."""
         hours, at_least = request.query.get("hours"), request.query.get("at_least", "3600")
         if not (hours is None or hours.isdecimal()) or not at_least.isdecimal():
             return _error(400, "hours and at_least are whole numbers: hours to look back, and seconds to have seen")
         view = self._view
+        by_name = {part.name: part for part in parts(view.config)}
+        name = request.query.get("upstream", next(iter(by_name)) if len(by_name) == 1 else "")
+        if name not in by_name:
+            return _error(400, f"say which upstream is meant: upstream={' or '.join(by_name)}")
         question = Question(
-            config=view.config,
-            total=view.snapshot().total,
-            facts=view.server_facts(),
+            part=by_name[name],
+            total=next(one.budget.total for one in view.upstreams() if one.name == name),
+            facts=view.server_facts(name),
             frozen=view.traffic(),
             unmatched=view.unmatched().names,
             now=time.time(),

@@ -19,21 +19,20 @@ from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.adaptive_metrics import adaptive_metrics
-from proxy.service.findings import Finding, Severity
+from proxy.service.findings import Severity
 from proxy.service.history import History
 from proxy.service.metric_shapes import PREFIX, cumulative
+from proxy.service.upstream_reading import UpstreamReading
 from proxy.service.view import (
     ClientKey,
     ClientState,
     ProcessView,
-    ServerConnectionCounts,
     configured_limit_of,
     fold_names,
     fold_pins,
     pinned_limit_of,
     readable_name,
 )
-from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 
 SAMPLES_PER_STEP = 200  # about 2 ms
@@ -65,6 +64,29 @@ CLASS_GAUGES: tuple[tuple[str, str, Callable[[ClassSnapshot], float]], ...] = (
         "1 while the class gets no new slots: paused, draining or rejecting.",
         lambda c: float(c.state is not ClassState.RUNNING),
     ),
+)
+
+# Gauges whose one label is `upstream`: name, help, how it is read; None is not known.
+UPSTREAM_GAUGES: tuple[tuple[str, str, Callable[[UpstreamReading], float | None]], ...] = (
+    ("budget_slots", "All slots: the most server connections.", lambda u: u.budget.total),
+    ("used_slots", "Slots in use by all classes.", lambda u: u.budget.in_use),
+    ("headroom_slots", "Slots only some classes may use.", lambda u: u.budget.headroom),
+    ("headroom_left_slots", "Headroom not in use now.", lambda u: u.budget.headroom_left),
+    ("upstream_ready", "1 while somebody can log in to the server.", lambda u: float(not u.not_ready)),
+    ("external_connections", "Connections on the server that are not ours.", lambda u: u.external_connections),
+    ("server_max_connections", "max_connections of the server.", lambda u: u.max_connections),
+    (
+        "budget_overcommitted_slots",
+        "Slots of the budget that the server could not give if all were asked for: it is smaller, or others have them.",
+        lambda u: u.overcommitted_slots,
+    ),
+    (
+        "listen_connections",
+        "Server connections over which clients listen together.",
+        lambda u: u.listening.connections,
+    ),
+    ("listen_channels", "Channels that are listened to over them.", lambda u: u.listening.channels),
+    ("listen_clients", "Clients that listen over them.", lambda u: u.listening.clients),
 )
 
 # Counters without labels: name, help, how it is read.
@@ -145,7 +167,7 @@ class PgheadroomCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._view.snapshot()
-        yield from _budget(snapshot)
+        yield from _budgets(self._view.upstreams())
         yield from _class_gauges(snapshot)
         yield from self._class_counters(snapshot)
         yield from self._orders(snapshot)
@@ -206,9 +228,8 @@ class PgheadroomCollector(Collector):
         yield _nested_acquires(self._view)
         yield _pinned_clients(self._view)
         yield from _prepared_statements(self._view)
-        yield _server_connections(self._view.server_connection_counts())
-        yield from _listening(self._view.listen_counts())
-        yield from _server_facts(self._view)
+        yield _server_connections(self._view.upstreams())
+        yield _budget_problems(self._view.upstreams())
 
     def _about(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
@@ -225,11 +246,14 @@ class PgheadroomCollector(Collector):
         )
 
 
-def _budget(snapshot: Snapshot) -> Iterator[Metric]:
-    yield GaugeMetricFamily(f"{PREFIX}budget_slots", "All slots: the most server connections.", value=snapshot.total)
-    yield GaugeMetricFamily(f"{PREFIX}used_slots", "Slots in use by all classes.", value=snapshot.in_use)
-    yield GaugeMetricFamily(f"{PREFIX}headroom_slots", "Slots only some classes may use.", value=snapshot.headroom)
-    yield GaugeMetricFamily(f"{PREFIX}headroom_left_slots", "Headroom not in use now.", value=snapshot.headroom_left)
+def _budgets(upstreams: Sequence[UpstreamReading]) -> Iterator[Metric]:
+    for name, text, read in UPSTREAM_GAUGES:
+        gauge = GaugeMetricFamily(f"{PREFIX}{name}", text, labels=["upstream"])
+        for one in upstreams:
+            # What a server has to tell has no sample while it has not: a zero would lie.
+            if (value := read(one)) is not None:
+                gauge.add_metric([one.name], value)
+        yield gauge
 
 
 def _class_gauges(snapshot: Snapshot) -> Iterator[Metric]:
@@ -379,57 +403,28 @@ def _prepared_statements(view: ProcessView) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{PREFIX}server_prepared_statements", parsed, value=counts.on_servers)
 
 
-def _server_connections(counts: ServerConnectionCounts) -> Metric:
+def _server_connections(upstreams: Sequence[UpstreamReading]) -> Metric:
     family = GaugeMetricFamily(
         f"{PREFIX}server_connections",
         "Server connections by state: dialling, in_use, idle, closing. Their sum is what the server sees of us.",
-        labels=["state"],
+        labels=["upstream", "state"],
     )
-    for state, count in zip(("dialling", "in_use", "idle", "closing"), astuple(counts), strict=True):
-        family.add_metric([state], count)
+    for one in upstreams:
+        for state, count in zip(("dialling", "in_use", "idle", "closing"), astuple(one.servers), strict=True):
+            family.add_metric([one.name, state], count)
     return family
 
 
-def _listening(counts: ListenCounts) -> Iterator[Metric]:
-    for name, text, value in (
-        ("listen_connections", "Server connections over which clients listen together.", counts.connections),
-        ("listen_channels", "Channels that are listened to over them.", counts.channels),
-        ("listen_clients", "Clients that listen over them.", counts.clients),
-    ):
-        yield GaugeMetricFamily(f"{PREFIX}{name}", text, value=value)
-
-
-def _server_facts(view: ProcessView) -> Iterator[Metric]:
-    """Facts the server has to tell: without a sample while it has not told them, rather than a zero that would lie."""
-    external = GaugeMetricFamily(
-        f"{PREFIX}external_connections", "Connections on the server that are not ours.", labels=[]
-    )
-    if (count := view.external_connections()) is not None:
-        external.add_metric([], count)
-    yield external
-    maximum = GaugeMetricFamily(f"{PREFIX}server_max_connections", "max_connections of the server.", labels=[])
-    if (count := view.server_max_connections()) is not None:
-        maximum.add_metric([], count)
-    yield maximum
-    missing = GaugeMetricFamily(
-        f"{PREFIX}budget_overcommitted_slots",
-        "Slots of the budget that the server could not give if all were asked for: it is smaller, or others have them.",
-        labels=[],
-    )
-    if (count := view.overcommitted_slots()) is not None:
-        missing.add_metric([], count)
-    yield missing
-    yield _budget_problems(view.budget_problems())
-
-
-def _budget_problems(problems: Sequence[Finding]) -> Metric:
+def _budget_problems(upstreams: Sequence[UpstreamReading]) -> Metric:
     family = GaugeMetricFamily(
         f"{PREFIX}budget_problems",
         "Numbers of the budget that do not hold (error) or will hurt (warning) with the server as it is now.",
-        labels=["severity"],
+        labels=["upstream", "severity"],
     )
-    for severity in Severity:
-        family.add_metric([severity.value], sum(one.severity is severity for one in problems))
+    for one in upstreams:
+        for severity in Severity:
+            found = sum(problem.severity is severity for problem in one.problems)
+            family.add_metric([one.name, severity.value], found)
     return family
 
 

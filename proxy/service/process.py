@@ -13,12 +13,13 @@ from time import time as wall_clock
 import structlog
 
 from proxy.admission.classes import ClassState, renamed_classes
-from proxy.service.check import findings
+from proxy.service.check import findings, findings_of_upstreams
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import config_hash, load_config
 from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config_watch import ConfigWatch
-from proxy.service.findings import BudgetCannotHold, Finding, Severity
+from proxy.service.findings import BudgetCannotHold, Finding, Reporter, Severity
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom
 from proxy.service.reload_report import Change, ReloadReport, compare
 from proxy.service.running_upstream import RunningUpstream
@@ -54,7 +55,7 @@ class Process:
         self.measures = Measures()
         self.tasks = TaskGroup(loop, self.measures)
         self.desk = Frontdesk(session_settings(config), self.measures, self.tasks, loop)
-        self.upstreams = [RunningUpstream(config, self.desk)]
+        self.upstreams = [RunningUpstream(part, self.desk) for part in parts(config)]
         self.listener = Listener(self.desk)
         switches = config.switches
         files = SteeringFiles(switches.dir, switches.state_file, switches.audit_file)
@@ -68,13 +69,14 @@ class Process:
     # -- start --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> list[Finding]:
-        """Ask the server, check the budget, listen. Returns the warnings.
+        """Ask the servers, check their budgets, listen. Returns the warnings.
 
         Raises BudgetCannotHold, CannotListen, OSError. A server that does not answer is no reason to fail: the process
         runs, is not ready, and asks again.
         """
         self._refuse_impossible(findings(self.config, None))
-        problems = [problem for upstream in self.upstreams for problem in await self._first_look(upstream)]
+        await asyncio.gather(*map(self._first_look, self.upstreams))
+        problems = self._refuse_impossible(self.check(self.config))
         self.steering.start()
         await self.listener.start()
         await self.http.start()
@@ -84,12 +86,12 @@ class Process:
         self.tasks.spawn(self.traffic.run(), name="traffic watch")
         return problems
 
-    async def _first_look(self, upstream: RunningUpstream) -> list[Finding]:
+    @staticmethod
+    async def _first_look(upstream: RunningUpstream) -> None:
         try:
             await upstream.watch.ask()
         except ServerUnreachable as unreachable:
-            log.warning("server_not_reachable_at_start", why=str(unreachable))
-        return self._refuse_impossible(findings(self.config, upstream.watch.facts))
+            log.warning("server_not_reachable_at_start", upstream=upstream.name, why=str(unreachable))
 
     @staticmethod
     def _refuse_impossible(found: list[Finding]) -> list[Finding]:
@@ -102,19 +104,21 @@ class Process:
 
     def plan(self, config: Config) -> ReloadReport:
         """What a reload would change. Raises BudgetCannotHold where it would be refused. Changes nothing."""
+        self._refuse_impossible(self._other_upstreams(config))
         self._refuse_impossible(self.check(config))
         renamed = self._renamed(config)
         beside = self.steering.beside(config, renamed)
         changes, notes = compare(self.in_force, beside.in_force, renamed, self._in_use())
-        for upstream in self.upstreams:
-            before, after = upstream.registry.total, upstream.budget_of(beside.in_force).total
-            if before != after and config.budget.total == self.config.budget.total:
+        for upstream, part in self._parts_of(beside.in_force):
+            before, after = upstream.registry.total, upstream.budget_of(part).total
+            if before != after and part.budget.total == upstream.part.budget.total:
                 words = f"gains {after - before}" if after > before else f"loses {before - after}"
-                changes.insert(0, Change("", "slots", str(before), str(after), words))
+                where = "" if part.is_only else f"upstreams.{part.name}"
+                changes.insert(0, Change(where, "slots", str(before), str(after), words))
         return ReloadReport(tuple(changes), (*notes, *notes_of(config, beside)), config_hash(config))
 
     def _renamed(self, config: Config) -> dict[str, str]:
-        budgets = (upstream.budget_of(config) for upstream in self.upstreams)
+        budgets = (upstream.budget_of(part) for upstream, part in self._parts_of(config))
         return {old: new for budget in budgets for old, new in renamed_classes(budget, self.config.classes).items()}
 
     def _in_use(self) -> dict[str, int]:
@@ -128,15 +132,18 @@ class Process:
         """Take over a new configuration whole. Returns what changed.
 
         Raises BudgetCannotHold, ConfigError and TlsFilesUnusable, and then nothing has changed. Addresses to listen on
-        and the upstream's hosts are kept until a restart; certificates are read again on both legs.
+        and the upstreams' hosts are kept until a restart, and so is which upstreams there are; certificates are read
+        again on both legs.
         """
         report, renamed = self.plan(config), self._renamed(config)
-        settings, upstream_settings = session_settings(config), upstream_settings_of(config)
+        settings = session_settings(config)
+        upstream_settings = {part.name: upstream_settings_of(part) for part in parts(config)}
         in_force = self.steering.beside(config, renamed).in_force
+        parts_in_force = self._parts_of(in_force)
         self.config, self.config_hash, self.in_force = config, report.config_hash, in_force
         self.desk.adopt(numbers_of(in_force, settings))
-        for upstream in self.upstreams:
-            upstream.adopt(in_force, upstream_settings)
+        for upstream, part in parts_in_force:
+            upstream.adopt(part, upstream_settings[part.name])
         self.traffic.adopt(config.traffic.keep, config.traffic.file)
         self.http.adopt(http_settings(config))
         self.steering.classes_changed(renamed)
@@ -162,9 +169,22 @@ class Process:
         with suppress(ConfigError, TlsFilesUnusable, BudgetCannotHold):
             self.reload_file(by="reload.watch", source=self.config.file)
 
+    def _other_upstreams(self, config: Config) -> list[Finding]:
+        """Servers come and go with a restart: their clients, pools and budgets would have to come and go too."""
+        names, running = {part.name for part in parts(config)}, {upstream.name for upstream in self.upstreams}
+        report = Reporter(config)
+        for name in sorted(names ^ running):
+            text = f"{name} is {'new' if name in names else 'gone'}, and upstreams do not come or go by a reload"
+            report.error(("upstreams",), text, "restart the proxy, or put it back")
+        return report.findings
+
+    def _parts_of(self, config: Config) -> list[tuple[RunningUpstream, UpstreamPart]]:
+        by_name = {part.name: part for part in parts(config)}
+        return [(upstream, by_name[upstream.name]) for upstream in self.upstreams]
+
     def upstream_with(self, class_name: str) -> RunningUpstream:
         """The one whose slots the class gets. Raises StopIteration for a class that does not exist."""
-        return next(upstream for upstream in self.upstreams if upstream.controller.has_class(class_name))
+        return next(upstream for upstream in self.upstreams if class_name in upstream.part.classes)
 
     # -- switches -----------------------------------------------------------------------------------------------------
 
@@ -176,13 +196,12 @@ class Process:
         """Numbers that orders or windows of time have changed; asked for by `steering`."""
         self.in_force = config
         self.desk.settings = numbers_of(config, self.desk.settings)
-        for upstream in self.upstreams:
-            upstream.adopt_numbers(config)
+        for upstream, part in self._parts_of(config):
+            upstream.adopt_numbers(part)
 
     def check(self, config: Config) -> list[Finding]:
         """What the start-up check says, with what the server has told."""
-        found = [finding for upstream in self.upstreams for finding in findings(config, upstream.watch.facts)]
-        return list(dict.fromkeys(found))
+        return findings_of_upstreams(config, {upstream.name: upstream.watch.facts for upstream in self.upstreams})
 
     def state_of(self, class_name: str) -> ClassState:
         return self.upstream_with(class_name).controller.state_of(class_name)

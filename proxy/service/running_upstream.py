@@ -19,7 +19,7 @@ from proxy.service.adaptive_settings import adaptive_settings
 from proxy.service.budget import budget_settings, classifier, overcommitted_slots, total_in_force, usable_total
 from proxy.service.canary import Canary, canary_settings
 from proxy.service.check import budget_findings
-from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.findings import Finding
 from proxy.service.host_watch import HostWatch
 from proxy.service.lock_probe import LockProbe
@@ -43,11 +43,12 @@ _GOODBYE_SECONDS = 2.0  # for server connections to end after the last client ha
 class RunningUpstream:
     """A server with its budget. `start`, then `refuse_and_close` and `until_gone`; `adopt` in between."""
 
-    def __init__(self, config: Config, desk: Frontdesk) -> None:
+    def __init__(self, part: UpstreamPart, desk: Frontdesk) -> None:
         """Raises TlsFilesUnusable for files the URL names."""
-        settings, pool, loop = upstream_settings_of(config), pool_settings(config), desk.loop
-        self._config = config  # in force: with what orders and windows of time change
-        budget = budget_settings(config, usable_total(config, None) or 1)
+        settings, pool, loop = upstream_settings_of(part), pool_settings(part), desk.loop
+        self.name = part.name
+        self.part = part  # in force: with what orders and windows of time change
+        budget = budget_settings(part, usable_total(part, None) or 1)
         self.controller = Controller(budget, now=clock.now(), draw=random.random)
         self.places = ClientPlaces(budget, now=clock.now(), draw=random.random)
         self.gate = Gate(self.controller, desk.measures, loop)
@@ -56,7 +57,7 @@ class RunningUpstream:
         self.registry.set_total(budget.total)
         self.problems: tuple[Finding, ...] = ()  # where the budget does not hold with the server as it is
         connect_rate = ConnectRate(budget, draw=random.random)
-        self.upstream = Upstream(desk, settings, classifier(config), self.gate, self.door, connect_rate, self.registry)
+        self.upstream = Upstream(desk, settings, classifier(part), self.gate, self.door, connect_rate, self.registry)
         self.upstream.listen_hubs.count_changed = self._listens_over
         self.registry.connector.came_back = self._server_is_back
         self.watch = ServerWatch(self.upstream, self._learnt)
@@ -66,19 +67,19 @@ class RunningUpstream:
         self.adaptive = AdaptiveLimits(self.upstream, self.canary, self.locks)
         self._tasks = desk.tasks
         desk.upstreams.append(self.upstream)
-        self.budget_is_known = config.budget.total != "auto"
+        self.budget_is_known = part.budget.total != "auto"
 
     def start(self) -> None:
         """Watch the server from now on."""
         self._tasks.spawn(self.watch.run(), name="server watch")
         self._tasks.spawn(self._host_watch.run(), name="host watch")
-        self._adopt_watching(self._config)
+        self._adopt_watching(self.part)
 
-    def _adopt_watching(self, config: Config) -> None:
+    def _adopt_watching(self, part: UpstreamPart) -> None:
         """What looks after how customers fare, where the configuration asks for it."""
-        self.canary.adopt(canary_settings(config))
-        self.locks.adopt(config.adaptive.lock_probe)
-        self.adaptive.adopt(adaptive_settings(config))
+        self.canary.adopt(canary_settings(part))
+        self.locks.adopt(part.adaptive.lock_probe)
+        self.adaptive.adopt(adaptive_settings(part))
 
     def _server_is_back(self) -> None:
         self.gate.deliver(self.controller.server_is_back(clock.now()))
@@ -92,32 +93,38 @@ class RunningUpstream:
     def _learnt(self, facts: ServerFacts) -> None:
         """The server has told its limits: with `total: auto` they make the budget."""
         self._check_again(facts)
-        total = total_in_force(self._config, facts)
+        total = total_in_force(self.part, facts)
         if total is None or total < 1:
             return
         self.budget_is_known = True
         if total != self.registry.total:
-            log.info("budget", total=total, max_connections=facts.max_connections)
-            self._adopt_budget(self._budget(self._config, total))
+            log.info("budget", upstream=self.name, total=total, max_connections=facts.max_connections)
+            self._adopt_budget(self._budget(self.part, total))
 
     def _check_again(self, facts: ServerFacts) -> None:
         """Where the numbers stop to hold while running, or hold again, that is told once."""
         before = {(one.severity, one.key) for one in self.problems}
-        self.problems = tuple(budget_findings(self._config, facts))
-        missing = overcommitted_slots(self._config, facts)
+        self.problems = tuple(budget_findings(self.part, facts))
+        missing = overcommitted_slots(self.part, facts)
         for one in self.problems:
             if (one.severity, one.key) not in before:
                 keys = {"overcommitted_slots": missing, "external_connections": facts.external_connections}
-                log.warning("budget_does_not_hold", finding=str(one), total_in_force=self.registry.total, **keys)
+                log.warning(
+                    "budget_does_not_hold",
+                    upstream=self.name,
+                    finding=str(one),
+                    total_in_force=self.registry.total,
+                    **keys,
+                )
         if before and not self.problems:
-            log.info("budget_holds_again", external_connections=facts.external_connections)
+            log.info("budget_holds_again", upstream=self.name, external_connections=facts.external_connections)
 
     def _listens_over(self, _connections: int) -> None:
         """A connection that listens is held for long: what `internal` has reserved for its queries stays free."""
-        self._adopt_budget(self._budget(self._config, self.registry.total))
+        self._adopt_budget(self._budget(self.part, self.registry.total))
 
-    def _budget(self, config: Config, total: int) -> BudgetSettings:
-        return budget_settings(config, total, listening=len(self.upstream.listen_hubs))
+    def _budget(self, part: UpstreamPart, total: int) -> BudgetSettings:
+        return budget_settings(part, total, listening=len(self.upstream.listen_hubs))
 
     def _adopt_budget(self, budget: BudgetSettings) -> None:
         now = clock.now()
@@ -131,21 +138,21 @@ class RunningUpstream:
 
     # -- reload -------------------------------------------------------------------------------------------------------
 
-    def budget_of(self, config: Config) -> BudgetSettings:
+    def budget_of(self, part: UpstreamPart) -> BudgetSettings:
         """What the admission core would be told under another configuration."""
-        return self._budget(config, total_in_force(config, self.watch.facts) or self.registry.total)
+        return self._budget(part, total_in_force(part, self.watch.facts) or self.registry.total)
 
-    def adopt(self, config: Config, settings: UpstreamSettings) -> None:
+    def adopt(self, part: UpstreamPart, settings: UpstreamSettings) -> None:
         """A new configuration is in force, for clients too; the hosts are kept until a restart."""
-        self.upstream.adopt(settings, pool_settings(config), classifier(config))
-        self.adopt_numbers(config)
-        self._adopt_watching(config)
+        self.upstream.adopt(settings, pool_settings(part), classifier(part))
+        self.adopt_numbers(part)
+        self._adopt_watching(part)
 
-    def adopt_numbers(self, config: Config) -> None:
+    def adopt_numbers(self, part: UpstreamPart) -> None:
         """Of this configuration only the numbers are new: orders or windows of time have changed them."""
-        self._config = config
-        self.registry.adopt(pool_settings(config))
-        self._adopt_budget(self.budget_of(config))
+        self.part = part
+        self.registry.adopt(pool_settings(part))
+        self._adopt_budget(self.budget_of(part))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class RunningUpstream:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self.registry.until_empty()
         except TimeoutError:
-            log.warning("server_connections_left", count=self.registry.count)
+            log.warning("server_connections_left", upstream=self.name, count=self.registry.count)
 
     def close(self) -> None:
         self.gate.close()

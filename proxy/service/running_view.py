@@ -14,12 +14,13 @@ from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.budget import overcommitted_slots
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.model import Config
-from proxy.service.findings import BudgetCannotHold, Finding
+from proxy.service.findings import BudgetCannotHold
 from proxy.service.reload_report import ReloadReport
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import OrderRefused, Switch
 from proxy.service.tls import TlsFilesUnusable
 from proxy.service.traffic.nested_acquire import Identity, NestedAcquires
+from proxy.service.upstream_reading import ServerConnectionCounts, UpstreamReading, budgets_together, readiness
 from proxy.service.view import (
     SHOWN_IDENTITIES,
     ClientKey,
@@ -30,19 +31,19 @@ from proxy.service.view import (
     PreparedStatements,
     RefusedIdentity,
     ScheduleNow,
-    ServerConnectionCounts,
     Unmatched,
     UnmatchedName,
     readable_name,
 )
 from proxy.session import clock
 from proxy.session.client import Phase
-from proxy.session.listen_hubs import ListenCounts
 from proxy.session.measures import Measures
 from proxy.session.server_leg import ServerState
 
 if TYPE_CHECKING:
     from proxy.service.process import Process
+    from proxy.service.running_upstream import RunningUpstream
+    from proxy.session.registry import Registry
 
 _STATES: Final = {
     Phase.ENTERING: ClientState.WAITING,
@@ -60,9 +61,12 @@ class RunningView:
     def __init__(self, process: "Process") -> None:
         self._process = process
 
+    def upstreams(self) -> tuple[UpstreamReading, ...]:
+        return tuple(map(_reading, self._process.upstreams))
+
     def snapshot(self) -> Snapshot:
-        process = self._process
-        return process.upstreams[0].controller.snapshot(clock.now())
+        now = clock.now()
+        return budgets_together([upstream.controller.snapshot(now) for upstream in self._process.upstreams])
 
     def measures(self) -> Measures:
         return self._process.measures
@@ -103,41 +107,29 @@ class RunningView:
                 pins[PinKey(client.class_name, client.identity.application_name, reason.value)] += 1
         return pins
 
+    def upstream_of_class(self, class_name: str) -> str | None:
+        upstreams = self._process.upstreams
+        if len(upstreams) == 1:
+            return upstreams[0].name
+        return next((upstream.name for upstream in upstreams if class_name in upstream.part.classes), None)
+
     def prepared_statements(self) -> PreparedStatements:
-        registry = self._process.upstreams[0].registry
-        shared = [one for pool in registry.pools.values() for one in pool.statements]
-        on_servers = sum(len(server.statements) for server in registry.connections)
+        registries = [upstream.registry for upstream in self._process.upstreams]
+        shared = [one for registry in registries for pool in registry.pools.values() for one in pool.statements]
+        on_servers = sum(len(server.statements) for registry in registries for server in registry.connections)
         return PreparedStatements(len(shared), sum(len(one.tail) for one in shared), on_servers)
 
-    def server_connection_counts(self) -> ServerConnectionCounts:
-        registry = self._process.upstreams[0].registry
-        states = Counter(server.state for server in registry.connections)
-        return ServerConnectionCounts(
-            dialling=registry.dialling + states[ServerState.LOGIN],
-            in_use=states[ServerState.LINKED],
-            idle=states[ServerState.IDLE],
-            closing=states[ServerState.CLOSING],
-        )
+    def adaptive(self) -> Mapping[str, AdaptiveState]:
+        states = {one.name: one.adaptive.state() for one in self._process.upstreams}
+        return {name: state for name, state in states.items() if state is not None}
 
-    def listen_counts(self) -> ListenCounts:
-        return self._process.upstreams[0].upstream.listen_hubs.counts()
+    def lock_waits(self) -> Mapping[str, int]:
+        waits = {one.name: one.locks.lock_waits for one in self._process.upstreams}
+        return {name: count for name, count in waits.items() if count is not None}
 
-    def external_connections(self) -> int | None:
-        facts = self._process.upstreams[0].watch.facts
-        return None if facts is None else facts.external_connections
-
-    def server_max_connections(self) -> int | None:
-        facts = self._process.upstreams[0].watch.facts
-        return None if facts is None else facts.max_connections
-
-    def adaptive(self) -> AdaptiveState | None:
-        return self._process.upstreams[0].adaptive.state()
-
-    def lock_waits(self) -> int | None:
-        return self._process.upstreams[0].locks.lock_waits
-
-    def canary(self) -> CanaryState | None:
-        return self._process.upstreams[0].canary.state()
+    def canary(self) -> Mapping[str, CanaryState]:
+        states = {one.name: one.canary.state() for one in self._process.upstreams}
+        return {name: state for name, state in states.items() if state is not None}
 
     def unmatched(self) -> Unmatched:
         desk = self._process.desk
@@ -162,15 +154,8 @@ class RunningView:
     def nested_acquires(self) -> NestedAcquires:
         return self._process.traffic.nested
 
-    def budget_problems(self) -> Sequence[Finding]:
-        return self._process.upstreams[0].problems
-
-    def overcommitted_slots(self) -> int | None:
-        facts = self._process.upstreams[0].watch.facts
-        return None if facts is None else overcommitted_slots(self._process.config, facts)
-
-    def server_facts(self) -> ServerFacts | None:
-        return self._process.upstreams[0].watch.facts
+    def server_facts(self, upstream: str) -> ServerFacts | None:
+        return next(one.watch.facts for one in self._process.upstreams if one.name == upstream)
 
     def traffic(self) -> Sequence[tuple[int, bytes]]:
         return self._process.traffic.frozen()
@@ -185,14 +170,9 @@ class RunningView:
 
     def ready(self) -> tuple[bool, str]:
         """Not ready only while nobody can log in to the server; a full class is a metric."""
-        process = self._process
-        if process.draining:
+        if self._process.draining:
             return False, "shutting down"
-        if process.upstreams[0].registry.connector.down is not None:
-            return False, "no server login is possible"
-        if not process.upstreams[0].budget_is_known:
-            return False, "the server has not told its limits yet, and budget.total is auto"
-        return True, "ready"
+        return readiness(self.upstreams())
 
     def last_switch(self, class_name: str) -> Switch | None:
         return self._process.steering.board.last.get(class_name)
@@ -238,3 +218,36 @@ def _identity_text(flow: Hashable) -> str:
     """User, address and application_name, or what `flow_key` says; None is a unix socket."""
     parts = flow if isinstance(flow, tuple) else (flow,)
     return " ".join("unix" if part is None else readable_name(str(part)) or '""' for part in parts)
+
+
+def _reading(running: "RunningUpstream") -> UpstreamReading:
+    facts = running.watch.facts
+    return UpstreamReading(
+        running.name,
+        running.controller.snapshot(clock.now()),
+        _server_connection_counts(running.registry),
+        running.upstream.listen_hubs.counts(),
+        _why_not_ready(running),
+        None if facts is None else facts.external_connections,
+        None if facts is None else facts.max_connections,
+        None if facts is None else overcommitted_slots(running.part, facts),
+        running.problems,
+    )
+
+
+def _server_connection_counts(registry: "Registry") -> ServerConnectionCounts:
+    states = Counter(server.state for server in registry.connections)
+    return ServerConnectionCounts(
+        dialling=registry.dialling + states[ServerState.LOGIN],
+        in_use=states[ServerState.LINKED],
+        idle=states[ServerState.IDLE],
+        closing=states[ServerState.CLOSING],
+    )
+
+
+def _why_not_ready(running: "RunningUpstream") -> str:
+    if running.registry.connector.down is not None:
+        return "no server login is possible"
+    if not running.budget_is_known:
+        return f"the server has not told its limits yet, and {running.part.key('budget', 'total')} is auto"
+    return ""

@@ -140,10 +140,10 @@ class ServerWatch:
         try:
             await self.ask()
         except ServerUnreachable as failure:
-            log.info("server_does_not_answer", why=str(failure))
+            log.info("server_does_not_answer", upstream=self._upstream.settings.name, why=str(failure))
         else:
             if was_down:
-                log.info("server_answers_again")
+                log.info("server_answers_again", upstream=self._upstream.settings.name)
 
     # -- backends that do not go away ---------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__
-from proxy.admission.snapshot import ClassSnapshot
-from proxy.service.adaptive_state import AdaptiveState, CanaryState
+from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.service.adaptive_state import AdaptiveState, CanaryState, worst_canary, worst_load
 from proxy.service.findings import Finding
 from proxy.service.history import History
 from proxy.service.reload_report import ReloadReport
@@ -19,6 +19,13 @@ from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Switch
 from proxy.service.traffic.nested_acquire import Identity, Suspect
+from proxy.service.upstream_reading import (
+    ServerConnectionCounts,
+    UpstreamReading,
+    listening_together,
+    servers_together,
+    sum_or_none,
+)
 from proxy.service.view import (
     ClientKey,
     ClientState,
@@ -50,33 +57,29 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
     clients = fold_names(view.client_counts())
     of_class = _by_class(clients)
     ready, readiness = view.ready()
+    upstreams = view.upstreams()
     return {
         "version": __version__,
         "config_hash": view.config_hash,
         "at": now,
         "ready": ready,
         "readiness": readiness,
-        "budget": {
-            "total": snapshot.total,
-            "in_use": snapshot.in_use,
-            "waiting": snapshot.waiting,
-            "headroom": snapshot.headroom,
-            "headroom_left": snapshot.headroom_left,
-        },
+        "budget": _budget(snapshot),
         "server": {
-            "max_connections": view.server_max_connections(),
-            "external_connections": view.external_connections(),
-            "strangers": _strangers(view.server_facts()),
-            "overcommitted_slots": view.overcommitted_slots(),
+            "max_connections": sum_or_none(one.max_connections for one in upstreams),
+            "external_connections": sum_or_none(one.external_connections for one in upstreams),
+            "strangers": [one for upstream in upstreams for one in _strangers(view.server_facts(upstream.name))],
+            "overcommitted_slots": sum_or_none(one.overcommitted_slots for one in upstreams),
         },
         "identities": [_identity_use(one) for one in top_identities(view.identities())],
         "nested_acquires": [_suspect(one) for one in view.nested_acquires().suspects[:_SUSPECTS_SHOWN]],
-        "budget_problems": [_problem(one) for one in view.budget_problems()],
-        "server_connections": _server_connections(view),
-        "listening": asdict(view.listen_counts()),
-        "adaptive": _adaptive(view.adaptive()),
-        "lock_waits": view.lock_waits(),
-        "canary": _canary(view.canary(), now),
+        "budget_problems": [_problem(one) for upstream in upstreams for one in upstream.problems],
+        "server_connections": _server_connections(servers_together(upstreams)),
+        "listening": asdict(listening_together(upstreams)),
+        "upstreams": [_upstream_document(one) for one in upstreams],
+        "adaptive": _adaptive(worst_load(view.adaptive().values())),
+        "lock_waits": sum_or_none(view.lock_waits().get(one.name) for one in upstreams),
+        "canary": _canary(worst_canary(view.canary().values(), now), now),
         "clients": _by_state(clients.items()),
         "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
         "prepared_statements": asdict(view.prepared_statements()),
@@ -137,10 +140,11 @@ def override_document(one: OverrideNow) -> Document:
 def _class_document(
     reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
 ) -> Document:
-    schedule, adaptive = view.schedule(reading.name), view.adaptive()
+    schedule, adaptive = view.schedule(reading.name), view.adaptive().get(view.upstream_of_class(reading.name) or "")
     last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
     return {
         "name": reading.name,
+        "upstream": view.upstream_of_class(reading.name),
         "priority": reading.settings.priority,
         "state": reading.state.value,
         "used": reading.used,
@@ -290,8 +294,35 @@ def _problem(one: Finding) -> Document:
     return {"severity": one.severity.value, "key": one.key, "text": readable_text(one.text), "hint": one.hint}
 
 
-def _server_connections(view: ProcessView) -> dict[str, int]:
-    counts = view.server_connection_counts()
+def _upstream_document(reading: UpstreamReading) -> Document:
+    """One upstream by itself; what stands above it in the document is that of all of them together."""
+    return {
+        "name": reading.name,
+        "ready": not reading.not_ready,
+        "readiness": reading.not_ready or "ready",
+        "budget": _budget(reading.budget),
+        "server": {
+            "max_connections": reading.max_connections,
+            "external_connections": reading.external_connections,
+            "overcommitted_slots": reading.overcommitted_slots,
+        },
+        "budget_problems": [_problem(one) for one in reading.problems],
+        "server_connections": _server_connections(reading.servers),
+        "listening": asdict(reading.listening),
+    }
+
+
+def _budget(snapshot: Snapshot) -> Document:
+    return {
+        "total": snapshot.total,
+        "in_use": snapshot.in_use,
+        "waiting": snapshot.waiting,
+        "headroom": snapshot.headroom,
+        "headroom_left": snapshot.headroom_left,
+    }
+
+
+def _server_connections(counts: ServerConnectionCounts) -> dict[str, int]:
     return asdict(counts) | {"total": counts.total}
 
 

@@ -17,13 +17,12 @@ from proxy.admission.classes import ClassState
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.config.model import Config
-from proxy.service.findings import Finding
 from proxy.service.reload_report import ReloadReport
 from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
 from proxy.service.switchboard import Override, Switch
 from proxy.service.traffic.nested_acquire import Identity, NestedAcquires
-from proxy.session.listen_hubs import ListenCounts
+from proxy.service.upstream_reading import UpstreamReading
 from proxy.session.measures import OTHER, Measures
 
 # Application names are chosen by clients, so their number is not ours to trust: the rest is folded into OTHER.
@@ -46,20 +45,6 @@ class ClientKey(NamedTuple):
     class_name: str
     application_name: str
     state: ClientState
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConnectionCounts:
-    """All server connections of this process. `closing` are those whose backend may still live: they count."""
-
-    dialling: int = 0
-    in_use: int = 0
-    idle: int = 0
-    closing: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.dialling + self.in_use + self.idle + self.closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +121,11 @@ class OverrideNow:
 class ProcessView(Protocol):
     """The running process, as far as people and Prometheus may see it."""
 
+    def upstreams(self) -> Sequence[UpstreamReading]:
+        """Each upstream with its budget, in the order of the configuration; there is one at least."""
+
     def snapshot(self) -> Snapshot:
-        """The ledger now: budget, headroom and every class, in the order of the configuration."""
+        """All budgets together: every class once, those of each upstream in the order of the configuration."""
 
     def measures(self) -> Measures:
         """What the session layer counts. The object is live: read it, never keep or change it."""
@@ -154,6 +142,9 @@ class ProcessView(Protocol):
     def class_reasons(self) -> Mapping[str, str]:
         """The configured `reason` of each class that has one."""
 
+    def upstream_of_class(self, class_name: str) -> str | None:
+        """Whose slots it gets; None for `internal` where there are several, each with one of its own."""
+
     def client_counts(self) -> Mapping[ClientKey, int]:
         """Client connections now. May hold any number of names: readers fold them with `fold_names`."""
 
@@ -165,24 +156,14 @@ class ProcessView(Protocol):
 
     def prepared_statements(self) -> PreparedStatements: ...
 
-    def server_connection_counts(self) -> ServerConnectionCounts: ...
+    def adaptive(self) -> Mapping[str, AdaptiveState]:
+        """What adaptive limits make of this moment, by upstream; none where they are off."""
 
-    def listen_counts(self) -> ListenCounts:
-        """What LISTEN shares now."""
+    def lock_waits(self) -> Mapping[str, int]:
+        """Server processes that wait for locks, by upstream; not where nobody asks, or the server does not tell."""
 
-    def external_connections(self) -> int | None:
-        """Connections on the server that are not ours; None while it has not been asked or does not tell."""
-
-    def server_max_connections(self) -> int | None: ...
-
-    def adaptive(self) -> AdaptiveState | None:
-        """What adaptive limits make of this moment; None where they are off."""
-
-    def lock_waits(self) -> int | None:
-        """Server processes that wait for locks; None while nobody asks, or the server does not tell."""
-
-    def canary(self) -> CanaryState | None:
-        """How the canary fares; None where there is none."""
+    def canary(self) -> Mapping[str, CanaryState]:
+        """How the canary of each upstream fares; none where there is none."""
 
     def unmatched(self) -> Unmatched: ...
 
@@ -192,14 +173,8 @@ class ProcessView(Protocol):
     def nested_acquires(self) -> NestedAcquires:
         """Who probably waits for itself, and how often that was. Live: read it, never change it."""
 
-    def budget_problems(self) -> Sequence[Finding]:
-        """Where the configured budget does not hold with the server as it is now, the worst first."""
-
-    def overcommitted_slots(self) -> int | None:
-        """Slots of the budget that the server could not give now; None while it has not been asked."""
-
-    def server_facts(self) -> ServerFacts | None:
-        """What the server has told of itself; None while it has not been asked."""
+    def server_facts(self, upstream: str) -> ServerFacts | None:
+        """What the server of that upstream has told of itself; None while it has not been asked."""
 
     def traffic(self) -> Sequence[tuple[int, bytes]]:
         """The hours of the record of traffic, for `traffic.record.hours_of`."""

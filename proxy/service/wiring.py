@@ -9,6 +9,7 @@ from dataclasses import replace
 from proxy.admission.holds import HoldBounds
 from proxy.admission.lateness import LatenessSettings
 from proxy.service.config.model import Config, Holds, Rule
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.config.upstream_url import UpstreamUrl
 from proxy.service.config.users import load_users
 from proxy.service.tls import tls_offer, upstream_tls
@@ -93,7 +94,6 @@ def upstream_settings(
     *,
     server_name: str | None = None,
     check_seconds: float = 5.0,
-    replication_class: str | None = None,
 ) -> UpstreamSettings:
     """Raises TlsFilesUnusable."""
     return UpstreamSettings(
@@ -110,18 +110,18 @@ def upstream_settings(
         check_seconds=check_seconds,
         channel_binding=ChannelBinding(url.channel_binding),
         protocol_minor=url.protocol_minor,
-        replication_class=replication_class,
     )
 
 
-def upstream_settings_of(config: Config) -> UpstreamSettings:
+def upstream_settings_of(part: UpstreamPart) -> UpstreamSettings:
     """Raises TlsFilesUnusable."""
-    upstream = config.upstream
-    return upstream_settings(
-        upstream.url,
-        server_name=upstream.server_name,
-        check_seconds=upstream.check_hosts,
-        replication_class=config.replication_class,
+    upstream = part.upstream
+    return replace(
+        upstream_settings(upstream.url, server_name=upstream.server_name, check_seconds=upstream.check_hosts),
+        name=part.name,
+        databases=part.databases,
+        database_there=part.database,
+        replication_class=part.replication_class,
     )
 
 
@@ -166,9 +166,9 @@ def _auth_rule(rule: Rule) -> AuthRule:
     return AuthRule(rule.method, TlsDemand(rule.tls), rule.address, rule.user, rule.database)
 
 
-def pool_settings(config: Config) -> PoolSettings:
-    pool = config.pool
-    connect_timeout = config.upstream.url.connect_timeout_seconds
+def pool_settings(part: UpstreamPart) -> PoolSettings:
+    pool = part.pool
+    connect_timeout = part.upstream.url.connect_timeout_seconds
     return PoolSettings(
         server_lifetime_seconds=pool.server_lifetime,
         server_idle_timeout_seconds=pool.server_idle_timeout,

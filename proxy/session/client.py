@@ -147,7 +147,7 @@ class ClientConnection:
         if of_class := desk.behaviour(self.class_name).parameters:
             self.identity = replace(identity, parameters={**of_class, **identity.parameters})
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
-        self.pool = upstream.registry.pool(identity.database, identity.user)
+        self.pool = upstream.pool_of(identity)
         self.process_id = 0
         # Where it is, and who stands for it there.
         self._phase = _ENTERING

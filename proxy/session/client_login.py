@@ -41,7 +41,13 @@ from proxy.wire.startup import (
 NEWEST_MINOR_VERSION: Final = 2  # of protocol 3
 # These failures are mistakes of a configuration and prove nothing to a guesser. libpq dials again with or without TLS
 # after the first, as its sslmode says, and would wait for nothing.
-_ANSWERED_AT_ONCE: Final = (LoginFailure.NOT_ENCRYPTED, LoginFailure.NOT_ALLOWED, LoginFailure.UNAVAILABLE)
+_ANSWERED_AT_ONCE: Final = (
+    LoginFailure.NOT_ENCRYPTED,
+    LoginFailure.NOT_ALLOWED,
+    LoginFailure.UNKNOWN_DATABASE,
+    LoginFailure.UNAVAILABLE,
+)
+_URGENCY_OF_NOBODY: Final = 1_000_000  # who can only be refused comes behind everybody
 
 
 class ClientLoginProtocol(asyncio.Protocol):
@@ -183,9 +189,8 @@ class ClientLoginProtocol(asyncio.Protocol):
         if isinstance(packet, StartupMessage):
             # Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers.
             identity = self._identity(packet)
-            upstream = self._desk.upstream_of(identity)
-            self._urgency = self._desk.behaviour(upstream.classify(identity, identity.application_name)).priority
-            self._queue_step(partial(self._begin_login, packet, identity, upstream, rest))
+            self._urgency = self._urgency_of(identity)
+            self._queue_step(partial(self._begin_login, packet, identity, rest))
         elif isinstance(packet, CancelRequest):
             self._cancel(packet)
         elif rest or self._steps_queued:
@@ -194,6 +199,12 @@ class ClientLoginProtocol(asyncio.Protocol):
             self.transport.write(b"N")
         else:
             self._answer_ssl_request(packet)
+
+    def _urgency_of(self, identity: Identity) -> int:
+        upstream = self._desk.upstream_or_none(identity.database)
+        if upstream is None:
+            return _URGENCY_OF_NOBODY
+        return self._desk.behaviour(upstream.classify(identity, identity.application_name)).priority
 
     def _cancel(self, request: CancelRequest) -> None:
         desk = self._desk
@@ -253,12 +264,17 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
-    def _begin_login(self, startup: StartupMessage, identity: Identity, upstream: Upstream, rest: bytes) -> None:
+    def _begin_login(self, startup: StartupMessage, identity: Identity, rest: bytes) -> None:
         refusal = self._refusal_before_login()
         if refusal is not None:
             self._fail(refusal)
             return
-        self._startup, self._who, self._upstream = startup, identity, upstream
+        self._startup, self._who = startup, identity
+        upstream = self._upstream = self._desk.upstream_or_none(identity.database)
+        if upstream is None:
+            error = refusals.no_upstream(identity.database)
+            self.refused(LoginRefusal(error, LoginFailure.UNKNOWN_DATABASE, "no upstream serves the database"))
+            return
         authentication = self._authentication = Authentication(upstream, self, identity)
         if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
             minor = min(startup.minor, NEWEST_MINOR_VERSION)
@@ -341,7 +357,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         if startup.replication:
             self._begin_replication(startup, identity, upstream, credentials, client_id)
             return
-        upstream.registry.pool(identity.database, identity.user).learn(credentials)
+        upstream.pool_of(identity).learn(credentials)
         client = ClientConnection(upstream, identity, self.transport, client_id, self._ended)
         self._client = client
         desk.client_entered(client)

@@ -71,7 +71,7 @@ class Frontdesk:
         self.loop = loop
         self.log = structlog.get_logger()
         self.keys = CancelKeys()
-        self.upstreams: list[Upstream] = []  # each is entered by whoever makes it, before the first client comes
+        self.upstreams: list[Upstream] = []  # in the order in which databases are looked up
         self.clients: set[ClientConnection | ReplicationConnection] = set()
         self.pacer = LoginPacer(loop)
         self.connected = 0  # sockets, those that have not finished their login included
@@ -88,9 +88,9 @@ class Frontdesk:
     def next_client_id(self) -> ClientId:
         return ClientId(next(self._ids))
 
-    def upstream_of(self, identity: Identity) -> Upstream:
-        (only,) = self.upstreams
-        return only
+    def upstream_or_none(self, database: str) -> Upstream | None:
+        """The first one that serves the database; None where no upstream does."""
+        return next((upstream for upstream in self.upstreams if upstream.settings.serves(database)), None)
 
     def behaviour(self, class_name: str) -> ClassBehaviour:
         return self.settings.classes.get(class_name, _UNKNOWN_CLASS)

@@ -91,7 +91,7 @@ class Passthrough:
 
     async def error_or_none(self, identity: "Identity", password: str) -> ErrorFields | None:
         """The server's own error, or None where it lets the user in with this password."""
-        database, user = identity.database, identity.user
+        database, user = self._upstream.database_of(identity), identity.user
         digest = hmac.digest(self._key, password.encode("utf-8", "surrogateescape"), "sha256")
         known, until = self._taken.get((database, user), (b"", 0.0))
         if clock.now() < until and hmac.compare_digest(known, digest):

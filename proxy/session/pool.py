@@ -217,7 +217,8 @@ class Pool:
     def _report_outage(self, failure: DialFailed) -> None:
         connector = self.registry.connector
         if connector.down is None:
-            log.warning("server_unavailable", error=failure.fields.message, code=failure.fields.code)
+            name, error = connector.upstream.name, failure.fields
+            log.warning("server_unavailable", upstream=name, error=error.message, code=error.code)
         connector.went_down(failure.fields)
 
     async def _worth_another_try(self) -> bool:

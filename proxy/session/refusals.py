@@ -244,6 +244,11 @@ def protocol_violation(text: str) -> ErrorFields:
     return ErrorFields("FATAL", PROTOCOL_VIOLATION, text, None, None)
 
 
+def no_upstream(database: str) -> ErrorFields:
+    text = f'database "{database}" is served by no upstream of this proxy'
+    return ErrorFields("FATAL", "3D000", text, None, "see upstreams.<name>.databases")
+
+
 def server_lost() -> ErrorFields:
     text = "the server went away while it worked for this client"
     return ErrorFields("FATAL", CONNECTION_FAILURE, text, "whether the last statement took effect is unknown", None)

@@ -26,7 +26,6 @@ from proxy.session.holder import Holder
 from proxy.session.new_connection import NewConnection
 from proxy.session.parameters import Settings
 from proxy.session.pool import Pool
-from proxy.session.registry import Registry
 from proxy.session.routes import DialFailed
 from proxy.session.server import ServerConnection
 from proxy.session.session_state import NO_PINS
@@ -49,8 +48,8 @@ class ReplicationPool(Pool):
 
     is_unused = False  # the registry does not know it, and has nothing to forget
 
-    def __init__(self, registry: Registry, identity: "Identity", startup: Mapping[str, str]) -> None:
-        super().__init__(registry, identity.database, identity.user)
+    def __init__(self, upstream: "Upstream", identity: "Identity", startup: Mapping[str, str]) -> None:
+        super().__init__(upstream.registry, upstream.database_of(identity), identity.user)
         self._startup = {n: v for n, v in startup.items() if n not in _WHO and not n.startswith("_pq_.")}
         self.is_wanted = True
 
@@ -98,7 +97,7 @@ class ReplicationConnection(Holder):
         self.process_id = 0
         self.settings: Settings | None = None
         self.server: ServerConnection | None = None
-        self.pool = ReplicationPool(upstream.registry, identity, startup)
+        self.pool = ReplicationPool(upstream, identity, startup)
         self.pool.credentials = credentials
         self.upstream = upstream
         self._desk = desk = upstream.desk

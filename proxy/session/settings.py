@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from fnmatch import fnmatchcase
 
 from proxy.admission.holds import NO_BOUNDS, HoldBounds
 from proxy.admission.lateness import LatenessSettings
@@ -104,7 +105,13 @@ class UpstreamSettings:
     check_seconds: float = 5.0  # between two looks at names and roles
     protocol_minor: int = 0  # of protocol 3: what server connections ask for
     channel_binding: ChannelBinding = ChannelBinding.PREFER
+    name: str = "main"
+    databases: tuple[str, ...] = ("*",)  # globs over what clients name
+    database_there: str | None = None  # what their database is called on the server; None: as they call it
     replication_class: str | None = None  # None refuses clients that replicate
+
+    def serves(self, database: str) -> bool:
+        return any(fnmatchcase(database, pattern) for pattern in self.databases)
 
 
 @dataclass(frozen=True, slots=True)

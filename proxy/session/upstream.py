@@ -18,6 +18,7 @@ from proxy.session.holding import Holds
 from proxy.session.limited_log import LimitedLog
 from proxy.session.listen_hubs import ListenHubs
 from proxy.session.passthrough import Passthrough
+from proxy.session.pool import Pool
 from proxy.session.registry import Registry
 from proxy.session.settings import PoolSettings, UpstreamSettings
 from proxy.session.tags import tag_reader_or_none
@@ -64,6 +65,13 @@ class Upstream:
         keys = identity.log_keys()
         self._warnings.warning("class_warns", kind, now, class_name=would.class_name, would=outcome, **numbers, **keys)
 
+    def database_of(self, identity: "Identity") -> str:
+        """What the client's database is called on this server."""
+        return self.settings.database_there or identity.database
+
+    def pool_of(self, identity: "Identity") -> Pool:
+        return self.registry.pool(self.database_of(identity), identity.user)
+
     def classify(self, identity: "Identity", application_name: str) -> str:
         return self.classification(identity, application_name).class_name
 
@@ -88,7 +96,13 @@ class Upstream:
 
     def adopt(self, settings: UpstreamSettings, pool: PoolSettings, classifier: Classifier) -> None:
         """Take over what may change while running: classes, bounds, certificates. The hosts stay."""
-        self.settings = replace(self.settings, tls=settings.tls, replication_class=settings.replication_class)
+        self.settings = replace(
+            self.settings,
+            tls=settings.tls,
+            databases=settings.databases,
+            database_there=settings.database_there,
+            replication_class=settings.replication_class,
+        )
         self.classifier = classifier
         self.registry.adopt(pool)
         self.registry.connector.adopt_tls(settings.tls)

@@ -54,6 +54,7 @@ class LoginFailure(Enum):
     CHANNEL_BINDING = "channel_binding"
     CERTIFICATE = "certificate"
     NOT_ALLOWED = "not_allowed"
+    UNKNOWN_DATABASE = "unknown_database"  # of no upstream
     NOT_ENCRYPTED = "not_encrypted"
     SERVER_REFUSED = "server_refused"
     UNAVAILABLE = "unavailable"  # whoever knows could not be asked

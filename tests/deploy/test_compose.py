@@ -10,6 +10,7 @@ import pytest
 from proxy.service.budget import usable_total
 from proxy.service.check import Severity, findings
 from proxy.service.config.loading import load_config
+from proxy.service.config.parts import parts
 from proxy.service.config.units import read_seconds
 from proxy.service.config.users import load_users
 from proxy.service.server_facts import ServerFacts
@@ -111,7 +112,7 @@ def server_facts(stack):
 def test_the_budget_holds_on_the_server_of_the_stack(stack, config):
     facts = server_facts(stack)
 
-    assert usable_total(config, facts) == 52
+    assert usable_total(parts(config)[0], facts) == 52
     assert [str(one) for one in findings(config, facts) if one.severity is Severity.ERROR] == []
 
 

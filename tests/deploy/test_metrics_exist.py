@@ -54,7 +54,7 @@ def scrape_of_a_running_proxy(request):
         def facts_are_known():
             with urlopen(f"{proxy.http_url}/metrics") as answer:
                 text = answer.read().decode()
-            return text if "\npgheadroom_external_connections " in text and "\npgheadroom_canary_up{" in text else None
+            return text if "\npgheadroom_external_connections{" in text and "\npgheadroom_canary_up{" in text else None
 
         return eventually_sync(facts_are_known, within_seconds=15)
 

@@ -5,13 +5,13 @@ import pytest
 from proxy.service.adaptive_settings import adaptive_settings, canary_class, reference_class
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
-from proxy.service.config.model import Config
+from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config.schema import json_schema
 from tests.service.test_check import SOUND, told
 
 
-def load(text: str) -> Config:
-    return load_config_text(SOUND + text, {}, file="f.yaml")
+def load(text: str) -> UpstreamPart:
+    return parts(load_config_text(SOUND + text, {}, file="f.yaml"))[0]
 
 
 def test_nothing_adapts_and_no_canary_sings_unless_it_is_asked_for():

@@ -74,7 +74,7 @@ async def test_steps_are_counted_by_class_direction_and_cause(view: FakeView) ->
 
 async def test_an_overload_its_slowdown_and_lock_waits(view: FakeView) -> None:
     seen = await samples(view)
-    assert (seen["adaptive_overloaded",], seen["lock_waits",]) == (1, 7)
+    assert (seen["adaptive_overloaded", "main"], seen["lock_waits", "main"]) == (1, 7)
     assert (seen["adaptive_slowdown_ratio", "web"], seen["adaptive_usual_hold_seconds", "web"]) == (5.1, 0.008)
 
 

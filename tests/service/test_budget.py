@@ -14,6 +14,7 @@ from proxy.service.budget import (
     usable_total,
 )
 from proxy.service.config.loading import load_config_text
+from proxy.service.config.parts import parts
 from proxy.service.server_facts import ServerFacts
 
 TEXT = """\
@@ -34,6 +35,10 @@ def config(total="auto", instances=1):
     return load_config_text(TEXT % (total, instances), {})
 
 
+def part(total="auto", instances=1):
+    return parts(config(total, instances))[0]
+
+
 def test_ordinary_users_get_what_is_not_kept_for_others():
     assert server_capacity(100, 3) == 97
     assert server_capacity(100, 3, 10) == 87
@@ -49,16 +54,16 @@ def test_a_limit_of_the_database_bounds_what_the_server_gives():
     ("total", "instances", "slots"), [("auto", 1, 92), ("auto", 3, 30), ("auto", 200, 0), ("50", 1, 50), ("50", 3, 50)]
 )
 def test_auto_is_shared_by_all_instances_and_a_number_is_each_instances_own(total, instances, slots):
-    assert usable_total(config(total, instances), ServerFacts(100, 3, 0)) == slots
+    assert usable_total(part(total, instances), ServerFacts(100, 3, 0)) == slots
 
 
 def test_auto_is_unknown_without_the_server():
-    assert usable_total(config(), None) is None
-    assert usable_total(config("50"), None) == 50
+    assert usable_total(part(), None) is None
+    assert usable_total(part("50"), None) == 50
 
 
 def test_the_core_is_told_every_number():
-    settings = budget_settings(config(), 92)
+    settings = budget_settings(part(), 92)
     assert (settings.total, settings.headroom, settings.headroom_for) == (92, 4, {"web", "admin"})
     assert settings.validate() == []
     assert settings.classes[-1] == ClassSettings(
@@ -80,7 +85,7 @@ def test_the_core_is_told_every_number():
 
 
 def test_the_proxys_own_connections_are_part_of_the_budget():
-    internal = [one for one in budget_settings(config(), 92).classes if one.name == "internal"]
+    internal = [one for one in budget_settings(part(), 92).classes if one.name == "internal"]
     assert [(one.priority, one.reserved, one.lendable) for one in internal] == [(0, 1, 0)]
 
 
@@ -104,7 +109,7 @@ def test_an_empty_pinned_limit_is_the_limit():
     ],
 )
 def test_clients_find_their_class_in_the_order_of_the_file(client, name, matched):
-    found = classifier(config()).classify(*client)
+    found = classifier(part()).classify(*client)
     assert (found.class_name, found.matched) == (name, matched)
 
 

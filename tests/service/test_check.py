@@ -5,6 +5,7 @@ import pytest
 from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, findings
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
+from proxy.service.config.parts import parts
 from proxy.service.customers import customer_class
 from proxy.service.server_facts import ServerFacts, Strangers
 
@@ -215,9 +216,9 @@ def test_the_default_queue_timeout_suits_every_known_pool():
 
 
 def test_customer_traffic_is_the_most_important_class_that_shares_and_matches_somebody():
-    assert customer_class(load_config_text(SOUND, {})) == "web"
+    assert customer_class(parts(load_config_text(SOUND, {}))[0]) == "web"
     only_default = SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {limit: 5}\n"
-    assert customer_class(load_config_text(only_default, {})) is None
+    assert customer_class(parts(load_config_text(only_default, {}))[0]) is None
 
 
 def test_one_class_alone_has_nobody_to_be_compared_with():

@@ -24,7 +24,12 @@ DIRECTORY = Path(__file__).parents[2] / "config"
 README = (DIRECTORY / "README.md").read_text()
 
 # Each example with the size of the server it was written for.
-EXAMPLES = {"pgheadroom.yaml": 100, "examples/sidecar.yaml": 200, "examples/ai-jobs.yaml": 200}
+EXAMPLES = {
+    "pgheadroom.yaml": 100,
+    "examples/sidecar.yaml": 200,
+    "examples/ai-jobs.yaml": 200,
+    "examples/replica.yaml": 100,
+}
 
 
 def settings(model: type[Section], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -61,6 +66,7 @@ def test_meaning_and_default_are_those_of_the_model(key, info):
         assert default == "**required**"
         return
     value = info.get_default(call_default_factory=True)
+    value = ", ".join(value) if isinstance(value, tuple) and value else value
     shown = {
         "time": show_seconds,
         "time of day": show_time_of_day,
@@ -147,6 +153,7 @@ def test_the_check_has_nothing_to_say_about_the_examples(name, max_connections, 
     users.chmod(0o600)
     environ = {
         "PGHEADROOM_UPSTREAM_URL": "postgresql://pgheadroom@127.0.0.1/app",
+        "PGHEADROOM_REPLICA_URL": "postgresql://pgheadroom@127.0.0.1:5433/app",
         "PGHEADROOM_USERS_FILE": str(users),
         "PGHEADROOM_INSTANCES": "4",
     }

@@ -82,7 +82,7 @@ async def test_status_and_metrics_agree(client):
     status = await (await client.get("/status")).json()
     metrics = await (await client.get("/metrics")).text()
 
-    assert f"pgheadroom_used_slots {float(status['budget']['in_use'])}" in metrics
+    assert f'pgheadroom_used_slots{{upstream="main"}} {float(status["budget"]["in_use"])}' in metrics
 
 
 async def test_history_has_a_sample_from_the_start(client):

@@ -7,6 +7,7 @@ import yaml
 
 from proxy.service.check import findings
 from proxy.service.config.loading import load_config_text
+from proxy.service.config.parts import parts
 from proxy.service.findings import Severity
 from proxy.service.server_facts import ServerFacts
 from proxy.service.traffic.likely_class import likely_class
@@ -64,7 +65,7 @@ def seen(seconds: int = 7200, **demand: int) -> TrafficRecord:
 
 def ask(record: TrafficRecord, config: str = CONFIG, total: int = 92, **more: object) -> dict[str, object]:
     loaded = load_config_text(config, {})
-    return report(Question(loaded, total, FACTS, record.frozen(), more.pop("unmatched", ()), NOW, **more))  # type: ignore[arg-type]
+    return report(Question(parts(loaded)[0], total, FACTS, record.frozen(), more.pop("unmatched", ()), NOW, **more))  # type: ignore[arg-type]
 
 
 def check(text: str) -> list[str]:

@@ -197,7 +197,7 @@ async def test_server_processes_that_wait_for_locks_are_counted(run_proxy: RunPr
     await holder.query("begin; select pg_advisory_xact_lock(4711)")
     waiting = asyncio.create_task(waiter.query("begin; select pg_advisory_xact_lock(4711); rollback"))
     await eventually(lambda: locks.lock_waits == 1)
-    assert (await metrics(proxy))["pgheadroom_lock_waits"] == 1
+    assert (await metrics(proxy))['pgheadroom_lock_waits{upstream="main"}'] == 1
     await holder.query("rollback")
     await waiting
     await eventually(lambda: locks.lock_waits == 0)

@@ -8,6 +8,7 @@ import psycopg
 from structlog.testing import capture_logs
 
 from proxy.demo.postgres import EmbeddedPostgres, password_of
+from proxy.service.upstream_reading import UpstreamReading
 from tests.support.running import Running, RunProxy
 
 MakePostgres = Callable[..., EmbeddedPostgres]
@@ -28,6 +29,11 @@ def told(log: list[Any], event: str) -> list[Any]:
     return [line for line in log if line["event"] == event]
 
 
+def only(proxy: Running) -> UpstreamReading:
+    (reading,) = proxy.process.view.upstreams()
+    return reading
+
+
 async def ask(proxy: Running) -> None:
     """As every minute."""
     await proxy.process.upstreams[0].watch.ask()
@@ -38,14 +44,13 @@ async def test_connections_past_the_proxy_that_eat_into_the_budget_are_named_onc
 ) -> None:
     server = await small_server(make_postgres)
     proxy = await run_proxy(server.url("app"), budget=BUDGET, classes=CLASSES)
-    view = proxy.process.view
-    assert (proxy.registry.total, view.overcommitted_slots(), view.budget_problems()) == (15, 0, ())
+    assert (proxy.registry.total, only(proxy).overcommitted_slots, only(proxy).problems) == (15, 0, ())
     with capture_logs() as log:
         others = [await stranger(server, name) for name in ("pgadmin", "pgadmin", "pgadmin", "dump")]
         for _ in range(3):
             await ask(proxy)
-    assert view.overcommitted_slots() == 2  # 15 + 4 - (20 - 3)
-    facts = view.server_facts()
+    assert only(proxy).overcommitted_slots == 2  # 15 + 4 - (20 - 3)
+    facts = proxy.watch.facts
     assert facts is not None
     assert [(one.application_name, one.user, one.connections) for one in facts.strangers] == [
         ("pgadmin", "web", 3),
@@ -57,10 +62,10 @@ async def test_connections_past_the_proxy_that_eat_into_the_budget_are_named_onc
     with capture_logs() as log:
         for one in others:
             await one.close()
-        while view.overcommitted_slots():
+        while only(proxy).overcommitted_slots:
             await ask(proxy)
     assert len(told(log, "budget_holds_again")) == 1
-    assert view.budget_problems() == ()
+    assert only(proxy).problems == ()
 
 
 async def test_the_proxys_own_connections_are_never_taken_for_strangers(
@@ -72,7 +77,7 @@ async def test_the_proxys_own_connections_are_never_taken_for_strangers(
     working = [asyncio.create_task(client.query("select pg_sleep(0.2)")) for client in clients]
     for _ in range(10):
         await ask(proxy)
-        facts = proxy.process.view.server_facts()
+        facts = proxy.watch.facts
         assert facts is not None
         assert facts.strangers == ()
         assert facts.external_connections == 0
@@ -91,15 +96,14 @@ async def test_a_server_that_comes_back_smaller_makes_the_budget_smaller_and_tha
         await proxy.until_up()
         await ask(proxy)
     assert proxy.registry.total == 7  # 10 - 3
-    view = proxy.process.view
-    assert view.overcommitted_slots() == 5
-    [problem] = [one for one in view.budget_problems() if one.severity.value == "error"]
+    assert only(proxy).overcommitted_slots == 5
+    [problem] = [one for one in only(proxy).problems if one.severity.value == "error"]
     assert "total 12, but the server can give 7: 10 max_connections - 3 for superusers" in problem.text
     assert any("total 12, but the server can give 7" in line["finding"] for line in told(log, "budget_does_not_hold"))
     await asyncio.to_thread(server.restart, max_connections="20")
     await proxy.until_up()
     await ask(proxy)
-    assert (proxy.registry.total, view.overcommitted_slots()) == (12, 0)
+    assert (proxy.registry.total, only(proxy).overcommitted_slots) == (12, 0)
 
 
 async def test_reservations_that_do_not_fit_a_smaller_server_are_told(
@@ -108,11 +112,11 @@ async def test_reservations_that_do_not_fit_a_smaller_server_are_told(
     server = await small_server(make_postgres)
     classes = {"all": {"reserved": 12, "limit": 14}}
     proxy = await run_proxy(server.url("app"), budget=BUDGET, classes=classes)
-    assert proxy.process.view.budget_problems() == ()
+    assert only(proxy).problems == ()
     await asyncio.to_thread(server.restart, max_connections="10")
     await proxy.until_up()
     await ask(proxy)
     assert proxy.registry.total == 5
-    [problem] = proxy.process.view.budget_problems()
+    [problem] = only(proxy).problems
     assert problem.severity.value == "error"
     assert "reservations and headroom are all 12 + internal 1 = 13, more than the 5 slots" in problem.text

@@ -78,7 +78,7 @@ async def test_fifty_clients_listen_over_one_server_connection(run_proxy: RunPro
     assert len(listening_backends(postgres)) == 1
     assert proxy.controller.in_use == 1
     assert proxy.measures.pins == {}
-    assert proxy.process.view.listen_counts() == ListenCounts(connections=1, channels=51, clients=50)
+    assert proxy.upstream.listen_hubs.counts() == ListenCounts(connections=1, channels=51, clients=50)
     speaker = await proxy.connect()
     for number in range(20):
         await speaker.query(f"notify news, '{number}'")
@@ -282,7 +282,7 @@ async def test_the_last_to_leave_a_channel_ends_it_on_the_server(run_proxy: RunP
     await client.query("listen a; listen b")
     await stays.query("listen b")
     assert (await client.query(how)).codes == []
-    await eventually(lambda: proxy.process.view.listen_counts() == ListenCounts(1, 1, 1))
+    await eventually(lambda: proxy.upstream.listen_hubs.counts() == ListenCounts(1, 1, 1))
     await other.query("notify a; notify b, 'still'")
     assert await heard(stays) == [("b", "still")]
     assert await heard_nothing(client)
@@ -299,7 +299,7 @@ async def test_who_is_pinned_meanwhile_can_leave_a_channel_all_the_same(run_prox
     await client.query("create temp table listening_left (n int)")
     assert (await client.query('select 1; unlisten "B"')).tags == ["SELECT 1", "UNLISTEN"]
     assert (await client.extended("unlisten a")).tags == ["UNLISTEN"]
-    await eventually(lambda: proxy.process.view.listen_counts().channels == 1)
+    await eventually(lambda: proxy.upstream.listen_hubs.counts().channels == 1)
     await other.query('notify a; notify "B"; notify c')
     assert await heard(client) == [("c", "")]
     assert (await client.query("unlisten c; select 1 / 0")).codes == ["22012"]
@@ -518,7 +518,7 @@ async def test_while_the_server_is_down_listen_waits_as_long_as_its_class_does(
     await asyncio.to_thread(server.stop)
     assert (await notice(listener))[2].startswith("notifications may be missed since")
     assert proxy.measures.listen_gaps == 1
-    assert proxy.process.view.listen_counts() == ListenCounts(connections=0, channels=1, clients=1)
+    assert proxy.upstream.listen_hubs.counts() == ListenCounts(connections=0, channels=1, clients=1)
     answer = await client.query("listen b")
     assert (answer.error and answer.error.severity, answer.status) == ("ERROR", "I")
     assert answer.codes[0] in ("08006", "53300", "57P03")

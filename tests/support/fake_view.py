@@ -17,6 +17,7 @@ from proxy.service.server_facts import ServerFacts, Strangers
 from proxy.service.switchboard import OrderRefused, Override, Switch
 from proxy.service.traffic.nested_acquire import Holder, Identity, NestedAcquires, Waiting
 from proxy.service.traffic.record import TrafficRecord
+from proxy.service.upstream_reading import ServerConnectionCounts, UpstreamReading, budgets_together
 from proxy.service.view import (
     ClientKey,
     ClientState,
@@ -26,7 +27,6 @@ from proxy.service.view import (
     PreparedStatements,
     RefusedIdentity,
     ScheduleNow,
-    ServerConnectionCounts,
     Unmatched,
     UnmatchedName,
 )
@@ -74,6 +74,7 @@ class FakeView:
         self.pinned: dict[PinKey, int] = {}
         self.statements = PreparedStatements()
         self.servers = ServerConnectionCounts()
+        self.others: tuple[UpstreamReading, ...] = ()
         self.listening = ListenCounts()
         self.external: int | None = None
         self.max_connections: int | None = None
@@ -114,8 +115,27 @@ class FakeView:
 
     # What ProcessView asks for.
 
+    def upstreams(self) -> tuple[UpstreamReading, ...]:
+        is_ready, why = self.readiness
+        first = UpstreamReading(
+            "main",
+            self.controller.snapshot(self.now),
+            self.servers,
+            self.listening,
+            "" if is_ready else why,
+            self.external,
+            self.max_connections,
+            self.overcommitted,
+            tuple(self.problems),
+        )
+        return (first, *self.others)
+
     def snapshot(self) -> Snapshot:
-        return self.controller.snapshot(self.now)
+        return budgets_together([one.budget for one in self.upstreams()])
+
+    def upstream_of_class(self, class_name: str) -> str | None:
+        holders = [one.name for one in self.upstreams() if any(each.name == class_name for each in one.budget.classes)]
+        return holders[0] if len(holders) == 1 else None
 
     def measures(self) -> Measures:
         return self.seen_measures
@@ -144,26 +164,14 @@ class FakeView:
     def prepared_statements(self) -> PreparedStatements:
         return self.statements
 
-    def server_connection_counts(self) -> ServerConnectionCounts:
-        return self.servers
+    def adaptive(self) -> Mapping[str, AdaptiveState]:
+        return {} if self.adapting is None else {"main": self.adapting}
 
-    def listen_counts(self) -> ListenCounts:
-        return self.listening
+    def lock_waits(self) -> Mapping[str, int]:
+        return {} if self.locks is None else {"main": self.locks}
 
-    def external_connections(self) -> int | None:
-        return self.external
-
-    def server_max_connections(self) -> int | None:
-        return self.max_connections
-
-    def adaptive(self) -> AdaptiveState | None:
-        return self.adapting
-
-    def lock_waits(self) -> int | None:
-        return self.locks
-
-    def canary(self) -> CanaryState | None:
-        return self.canary_state
+    def canary(self) -> Mapping[str, CanaryState]:
+        return {} if self.canary_state is None else {"main": self.canary_state}
 
     def unmatched(self) -> Unmatched:
         return self.seen_unmatched
@@ -174,13 +182,7 @@ class FakeView:
     def nested_acquires(self) -> NestedAcquires:
         return self.nested
 
-    def budget_problems(self) -> Sequence[Finding]:
-        return self.problems
-
-    def overcommitted_slots(self) -> int | None:
-        return self.overcommitted
-
-    def server_facts(self) -> ServerFacts | None:
+    def server_facts(self, upstream: str) -> ServerFacts | None:
         return None if self.max_connections is None else ServerFacts(self.max_connections, strangers=self.strangers)
 
     def traffic(self) -> Sequence[tuple[int, bytes]]:

@@ -23,6 +23,7 @@ import yaml
 from proxy.demo.postgres import DATABASE, ROLES, SUPERUSER, password_of
 from proxy.service.config.loading import load_config_text
 from proxy.service.process import Process
+from proxy.service.running_upstream import RunningUpstream
 from proxy.session.client import Phase
 from proxy.session.hosts import Resolver
 from proxy.session.server_leg import ServerState
@@ -134,32 +135,15 @@ class Running:
 
     def leftovers(self) -> list[str]:
         """What is still kept, in words; nothing is what is wanted."""
-        registry, desk = self.registry, self.desk
-        states = [server.state for server in registry.connections]
-        room = "budget of server connections"
+        desk = self.desk
         checks = {
-            f"slots in use: {self.controller.in_use}": self.controller.in_use,
-            f"waiting in the core: {self.controller.waiting}": self.controller.waiting,
-            f"waiting at the gate: {self.gate.waiting}": self.gate.waiting,
-            f"dials: {registry.dialling}": registry.dialling,
-            f"server connections not idle: {states}": any(state is not ServerState.IDLE for state in states),
-            f"idle without a pool: {len(states)}": set(registry.idle()) != registry.connections,
-            f"{room}: {registry.count} of {registry.total}": registry.count > registry.total,
-            f"pools waiting for room: {len(registry.waiting_for_room)}": any(
-                pool.still_wants_dial() for pool in registry.waiting_for_room
-            ),
             f"clients: {[(one.id, one.phase) for one in desk.clients]}": desk.clients,
             f"client sockets: {desk.connected}": desk.connected,
             f"cancel keys: {len(desk.keys)}": len(desk.keys),
-            f"places taken: {self._places()}": self._places(),
             f"tasks: {self._tasks()}": self._tasks(),
-            f"shared LISTEN: {self.upstream.listen_hubs.counts()}": len(self.upstream.listen_hubs),
         }
-        return [words for words, is_left in checks.items() if is_left]
-
-    def _places(self) -> int:
-        names = [one.name for one in self.controller.settings.classes]
-        return sum(self.places.taken(name) + self.places.waiting(name) for name in names)
+        of_all = [words for words, is_left in checks.items() if is_left]
+        return of_all + [f"{one.name}: {words}" for one in self.process.upstreams for words in leftovers_of(one)]
 
     def _tasks(self) -> list[str]:
         return [name for name in self.process.tasks.names() if name not in KNOWN_TASKS]
@@ -173,6 +157,29 @@ class Running:
         return [client.phase for client in self.desk.clients]
 
 
+def leftovers_of(upstream: RunningUpstream) -> list[str]:
+    """What one upstream still keeps."""
+    controller, registry, hubs = upstream.controller, upstream.registry, upstream.upstream.listen_hubs
+    states = [server.state for server in registry.connections]
+    names = [one.name for one in controller.settings.classes]
+    places = sum(upstream.places.taken(name) + upstream.places.waiting(name) for name in names)
+    checks = {
+        f"slots in use: {controller.in_use}": controller.in_use,
+        f"waiting in the core: {controller.waiting}": controller.waiting,
+        f"waiting at the gate: {upstream.gate.waiting}": upstream.gate.waiting,
+        f"dials: {registry.dialling}": registry.dialling,
+        f"server connections not idle: {states}": any(state is not ServerState.IDLE for state in states),
+        f"idle without a pool: {len(states)}": set(registry.idle()) != registry.connections,
+        f"budget of server connections: {registry.count} of {registry.total}": registry.count > registry.total,
+        f"pools waiting for room: {len(registry.waiting_for_room)}": any(
+            pool.still_wants_dial() for pool in registry.waiting_for_room
+        ),
+        f"places taken: {places}": places,
+        f"shared LISTEN: {hubs.counts()}": len(hubs),
+    }
+    return [words for words, is_left in checks.items() if is_left]
+
+
 def _story(context: dict[str, Any]) -> str:
     error = context.get("exception")
     trace = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(error)
@@ -183,7 +190,8 @@ RunProxy = Callable[..., Awaitable[Running]]
 
 
 def config_of(settings: Mapping[str, Any], folder: Path) -> Any:
-    return load_config_text(yaml.safe_dump(dict(settings), sort_keys=False), {}, directory=folder)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return load_config_text(yaml.safe_dump(given, sort_keys=False), {}, directory=folder)
 
 
 @asynccontextmanager
@@ -192,12 +200,13 @@ async def running_proxy(
 ) -> AsyncIterator[Running]:
     """A proxy in front of `upstream_url`; what is left of it at the end is an AssertionError.
 
-    `resolve` is its name service.
+    `resolve` is its name service. Without a URL `changes` say where the servers are.
     """
     users = (*ROLES, SUPERUSER)
     (folder / "users.txt").write_text("".join(f'"{role}" "{password_of(role)}"\n' for role in users))
     settings = merged(PLAIN, changes)
-    settings["upstream"] = {"url": upstream_url, **settings.get("upstream", {})}
+    if upstream_url:
+        settings["upstream"] = {"url": upstream_url, **settings.get("upstream", {})}
     running = Running(Process(config_of(settings, folder)), folder, settings)
     if resolve is not None:
         running.registry.connector.hosts.resolve = resolve
@@ -220,7 +229,7 @@ async def run_proxy(postgres: Postgres, tmp_path: Path) -> AsyncIterator[RunProx
         async def run(upstream_url: str | None = None, **changes: Any) -> Running:
             folder = Path(mkdtemp(dir=tmp_path))
             return await stack.enter_async_context(
-                running_proxy(upstream_url or postgres.url("app"), folder, **changes)
+                running_proxy(postgres.url("app") if upstream_url is None else upstream_url, folder, **changes)
             )
 
         yield run

@@ -277,6 +277,13 @@ def class_name(*, optional: bool = False) -> Setting:
     return Setting("the name of a class: letters, digits, _ and -, at most 63", {"type": "string"}, read, optional)
 
 
+def upstream_name(*, optional: bool = False) -> Setting:
+    def read(value: object, _: Path) -> object:
+        return value if isinstance(value, str) and _CLASS_NAME.match(value) else None
+
+    return Setting("the name of an upstream: letters, digits, _ and -, at most 63", {"type": "string"}, read, optional)
+
+
 def client_address() -> Setting:
     """Where a client comes from: a network, one address, a glob over its text, or `local` for the unix socket."""
 

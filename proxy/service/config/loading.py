@@ -1,6 +1,6 @@
 """From a file to a validated configuration, or to the list of everything wrong with it.
 
-Owns: the order of the steps, checks of names that refer to classes, the reasons given with numbers.
+Owns: the order of the steps, the reasons given with numbers.
 Does not know: whether the numbers can hold (proxy/service/check.py), or what the server allows.
 """
 
@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxy.admission.classes import INTERNAL_CLASS
-from proxy.service.config.errors import ConfigError, ConfigFinding, suggestion
+from proxy.service.config.errors import ConfigError, ConfigFinding
 from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.model import Config, Source
+from proxy.service.config.references import findings_of_form, findings_of_names
 from proxy.service.config.validation import validated
-from proxy.service.config.yaml_reader import Document, Value, read_yaml
+from proxy.service.config.yaml_reader import Value, read_yaml
 
 
 def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> Config:
@@ -40,8 +40,8 @@ def load_config_text(
     environ = os.environ if environ is None else environ
     document = read_yaml(text, file, environ)
     context = {"directory": directory or Path.cwd(), "environ": environ}
-    config = validated(Config, document, context)
-    findings = [*document.findings, *_dangling_names(config, document)]
+    config = validated(Config, document, context, findings_of_form(document))
+    findings = [*document.findings, *findings_of_names(config, document)]
     if findings:
         raise ConfigError(findings)
     config._source = Source(file, document.lines, _reasons(document.data, ()))
@@ -53,39 +53,16 @@ def config_hash(config: Config) -> str:
     settings = config.model_dump(
         mode="python", by_alias=True, exclude={"upstream": True, "auth": {"users"}, "http": {"switch_token"}}
     )
-    settings["upstream"] = config.upstream.url.shown()
+    if config.upstream is not None:
+        settings["upstream"] = config.upstream.url.shown()
+    for name, one in config.upstreams.items():
+        settings["upstreams"][name]["url"] = one.url.shown()
     settings["users"] = sorted(config.auth.users or ())
     text = json.dumps(settings, default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# Names and reasons
-
-
-def _dangling_names(config: Config, document: Document) -> list[ConfigFinding]:
-    known = list(config.classes)
-    references: list[tuple[KeyPath, str]] = [(("default_class",), config.default_class)]
-    if config.replication_class is not None:
-        references.append((("replication_class",), config.replication_class))
-    if config.adaptive.reference_class is not None:
-        references.append((("adaptive", "reference_class"), config.adaptive.reference_class))
-    if config.canary.class_name not in (None, INTERNAL_CLASS):
-        references.append((("canary", "class"), str(config.canary.class_name)))
-    for position, name in enumerate(config.budget.headroom.for_classes):
-        references.append((("budget", "headroom", "for", position), name))
-    findings = [
-        document.finding(path, f"read '{name}', allowed: {', '.join(known)}{suggestion(name, known)}")
-        for path, name in references
-        if name not in known
-    ]
-    for name, one in config.classes.items():
-        if one.renamed_from in known:
-            text = f"'{one.renamed_from}' is a class still; only one that is gone goes on under another name"
-            findings.append(document.finding(("classes", name, "renamed_from"), text))
-    if INTERNAL_CLASS in known:
-        text = "the proxy's own connections are in a class of this name, which always exists; choose another name"
-        findings.append(document.finding(("classes", INTERNAL_CLASS), text, at_key=True))
-    return findings
+# Reasons
 
 
 def _reasons(value: Value, path: KeyPath) -> dict[KeyPath, str]:

@@ -36,6 +36,8 @@ OptionalFile = Annotated[Path | None, fields.file_path()]
 OptionalText = Annotated[str | None, fields.text("some text", optional=True)]
 Glob = Annotated[str | None, fields.text("some text, * and ? stand for any", optional=True)]
 ClassName = Annotated[str, fields.class_name()]
+UpstreamName = Annotated[str, fields.upstream_name()]
+OptionalUpstreamName = Annotated[str | None, fields.upstream_name(optional=True)]
 OptionalClassName = Annotated[str | None, fields.class_name(optional=True)]
 
 AUTH_METHODS: Final = ("scram", "md5", "cleartext", "trust", "cert", "passthrough")
@@ -252,6 +254,20 @@ class Budget(Section):
     headroom: Headroom = Field(default_factory=Headroom, description="spare slots for bursts of important classes")
 
 
+class NamedUpstream(Upstream):
+    databases: tuple[Annotated[str, fields.text("some text, * and ? stand for any")], ...] = Field(
+        default=("*",), description="globs over the databases that clients name: whose these are come here"
+    )
+    database: OptionalText = Field(
+        default=None, description="what their database is called on this server; empty: as the client calls it"
+    )
+    budget: Budget = Field(default_factory=Budget, description="how many connections of this server there are")
+    default_class: ClassName = Field(description="class of its clients that match nothing")
+    replication_class: OptionalClassName = Field(
+        default=None, description="class of its clients that replicate; empty: refused"
+    )
+
+
 class Match(Section):
     application_name: Glob = Field(default=None, description="glob over what the client calls itself")
     user: Glob = Field(default=None, description="glob over the user's name")
@@ -382,6 +398,9 @@ class Holds(Section):
 class PriorityClass(Section):
     renamed_from: OptionalClassName = Field(
         default=None, description="name that the class had before; a reload moves its clients here with their places"
+    )
+    upstream: OptionalUpstreamName = Field(
+        default=None, description="the upstream whose slots it gets, where there are several"
     )
     reason: OptionalText = Field(default=None, description="why the numbers are what they are")
     match: tuple[Match, ...] = Field(default=(), description="clients of this class; one entry has to match")
@@ -602,10 +621,14 @@ class Config(Section):
     http: Http = Field(default_factory=Http, description="metrics, health, the page")
     reload: Reload = Field(default_factory=Reload, description="taking over changes of this file")
     switches: Switches = Field(default_factory=Switches, description="pause, drain, reject, resume")
-    upstream: Upstream = Field(description="the server")
+    upstream: Upstream | None = Field(default=None, description="the server")
+    upstreams: dict[UpstreamName, NamedUpstream] = Field(
+        default_factory=dict,
+        description="several servers instead, each with a budget; databases are looked up in order",
+    )
     auth: Auth = Field(default_factory=Auth, description="who may connect")
     budget: Budget = Field(default_factory=Budget, description="how many server connections there are")
-    default_class: ClassName = Field(description="class of clients that match nothing")
+    default_class: OptionalClassName = Field(default=None, description="class of clients that match nothing")
     replication_class: OptionalClassName = Field(
         default=None,
         description="class of clients that replicate, each with a server connection of its own; empty: refused",

@@ -16,6 +16,7 @@ def json_schema() -> JsonSchemaValue:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Config.model_json_schema(by_alias=True),
+        "anyOf": [{"required": ["upstream", "default_class"]}, {"required": ["upstreams"]}],
         "title": "pgheadroom configuration",
         "description": "Settings of the pgheadroom proxy; config/README.md explains each.",
     }

@@ -27,7 +27,13 @@ class NotSettable(Exception):  # noqa: N818 - says what is
 
 def settable(config: Config) -> dict[str, KeyPath]:
     """Every key that can be set, with its place: numbers that need no restart."""
-    return {key_text(path): path for path, info in leaves(config) if path[0] in _SECTIONS and _is_number(info)}
+    return {key_text(path): path for path, info in leaves(config) if _may_be_set(config, path) and _is_number(info)}
+
+
+def _may_be_set(config: Config, path: KeyPath) -> bool:
+    if path[0] == "upstreams":
+        return len(path) > 2 and path[2] == "budget"
+    return path[0] in _SECTIONS and (path[0] != "budget" or config.upstream is not None)
 
 
 def leaves(section: Section, path: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:

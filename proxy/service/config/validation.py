@@ -4,7 +4,8 @@ Owns: these sentences, for any model made of sections.
 Does not know: which settings exist.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import TypeVar, get_args
 
 from pydantic import ValidationError
@@ -22,12 +23,17 @@ _SHOWN_CHARACTERS = 60
 Model = TypeVar("Model", bound=Section)
 
 
-def validated(model: type[Model], document: Document, context: Mapping[str, object]) -> Model:
-    """The document as `model`. Raises ConfigError with all that is wrong, also with what reading found."""
+def validated(
+    model: type[Model], document: Document, context: Mapping[str, object], more: Sequence[ConfigFinding] = ()
+) -> Model:
+    """The document as `model`. Raises ConfigError with all that is wrong, also with what reading found, and `more`."""
     try:
-        return model.model_validate(document.data, context=dict(context))
+        whole = model.model_validate(document.data, context=dict(context))
     except ValidationError as error:
-        raise ConfigError([*document.findings, *_findings(error, document, model)]) from None
+        raise ConfigError([*document.findings, *more, *_findings(error, document, model)]) from None
+    if more:
+        raise ConfigError([*document.findings, *more])
+    return whole
 
 
 def _findings(error: ValidationError, document: Document, model: type[Section]) -> list[ConfigFinding]:
@@ -78,6 +84,7 @@ def _fields_at(model: type[Section], path: KeyPath) -> dict[str, FieldInfo]:
 
 
 def _inside(annotation: object, part: str | int) -> object:
+    annotation = _without_none(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         info = _fields_of(annotation).get(str(part))
         return info.annotation if info else None
@@ -85,7 +92,14 @@ def _inside(annotation: object, part: str | int) -> object:
     return inner[-1] if inner else None
 
 
+def _without_none(annotation: object) -> object:
+    """`Upstream` of `Upstream | None`."""
+    several = [argument for argument in get_args(annotation) if argument is not NoneType]
+    return several[0] if NoneType in get_args(annotation) and len(several) == 1 else annotation
+
+
 def _fields_of(annotation: object) -> dict[str, FieldInfo]:
+    annotation = _without_none(annotation)
     if not (isinstance(annotation, type) and issubclass(annotation, Section)):
         return {}
     return {info.alias or name: info for name, info in annotation.model_fields.items()}

@@ -10,9 +10,10 @@ from typing import Final
 import yaml
 from pydantic.fields import FieldInfo
 
-from proxy.service.config.errors import key_text
+from proxy.service.config.errors import Path, key_text
 from proxy.service.config.fields import Setting
 from proxy.service.config.model import Config, Section
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.config.units import show_seconds
 from proxy.service.traffic.recommendation import Number, Numbers, Recommendation
 
@@ -21,31 +22,32 @@ Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 _NUMBERS: Final = ("reserved", "lendable", "limit", "pinned_limit")
 
 
-def as_yaml(config: Config, found: Recommendation, how_long: str) -> str:
+def as_yaml(part: UpstreamPart, found: Recommendation, how_long: str) -> str:
     """The block. `how_long` says what was observed, for the reasons of classes that have none of their own."""
-    lines = ["budget:"]
-    for key, value in _budget(config, found, how_long).items():
+    lines = ["budget:"] if part.is_only else [f"# in upstreams.{part.name}:", "budget:"]
+    for key, value in _budget(part, found, how_long).items():
         lines.append(f"  {key}: {_flow(value)}")
-    lines += [f"default_class: {_flow(config.default_class)}", "classes:"]
+    lines.append(f"default_class: {_flow(part.default_class)}")
+    lines += ["classes:"] if part.is_only else ["# beside the classes of the other upstreams:", "classes:"]
     for one in found.classes:
         lines.append(f"  {_flow(one.name)}:")
-        lines += [f"    {key}: {_flow(value)}" for key, value in _class(config, one, how_long).items()]
+        lines += [f"    {key}: {_flow(value)}" for key, value in _class(part, one, how_long).items()]
     return "\n".join(lines) + "\n"
 
 
-def _budget(config: Config, found: Recommendation, how_long: str) -> dict[str, Plain]:
-    kept = _written(config.budget, config, ("budget",))
+def _budget(part: UpstreamPart, found: Recommendation, how_long: str) -> dict[str, Plain]:
+    kept = _written(part.budget, part.config, part.path(("budget",)))
     kept.pop("headroom", None)
     kept.setdefault("total", "auto")
     if found.headroom_for:
-        names: list[Plain] = [name for name in config.classes if name in found.headroom_for]
+        names: list[Plain] = [name for name in part.classes if name in found.headroom_for]
         kept["headroom"] = {"size": _number(found.headroom, how_long), "for": names}
     return kept
 
 
-def _class(config: Config, numbers: Numbers, how_long: str) -> dict[str, Plain]:
-    one = config.classes[numbers.name]
-    kept = _written(one, config, ("classes", numbers.name))
+def _class(part: UpstreamPart, numbers: Numbers, how_long: str) -> dict[str, Plain]:
+    one = part.classes[numbers.name]
+    kept = _written(one, part.config, ("classes", numbers.name))
     document: dict[str, Plain] = {"reason": kept.pop("reason", None) or f"by what was seen of it in {how_long}"}
     new = {
         "reserved": numbers.reserved,
@@ -67,7 +69,7 @@ def _number(number: Number, how_long: str) -> Plain:
 # What is kept, as it may be read again
 
 
-def _written(section: Section, config: Config, path: tuple[str, ...]) -> dict[str, Plain]:
+def _written(section: Section, config: Config, path: Path) -> dict[str, Plain]:
     """The settings of a section that somebody wrote, with their reasons."""
     reasons = config.reasons()
     written: dict[str, Plain] = {}
@@ -81,7 +83,7 @@ def _written(section: Section, config: Config, path: tuple[str, ...]) -> dict[st
     return written
 
 
-def _value(value: object, info: FieldInfo, config: Config, path: tuple[str, ...]) -> Plain:
+def _value(value: object, info: FieldInfo, config: Config, path: Path) -> Plain:
     if isinstance(value, Section):
         return dict(_written(value, config, path))
     if isinstance(value, tuple | list):

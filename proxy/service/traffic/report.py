@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from proxy.service.budget import capacity
-from proxy.service.config.model import Config, PriorityClass
+from proxy.service.config.model import PriorityClass
+from proxy.service.config.parts import UpstreamPart
 from proxy.service.server_facts import ServerFacts
 from proxy.service.traffic.likely_class import likely_class
 from proxy.service.traffic.observed import Observation, Observed, observed
@@ -48,7 +49,7 @@ class TooLittleSeen(Exception):  # noqa: N818 - says what is
 class Question:
     """Everything to answer from. `hours`: how many hours of the clock to look back, the current one included."""
 
-    config: Config
+    part: UpstreamPart
     total: int
     facts: ServerFacts | None
     frozen: Sequence[tuple[int, bytes]]
@@ -78,13 +79,13 @@ def report(question: Question) -> Document:
             "method": list(METHOD),
         },
         "total": asdict(seen.total),
-        "classes": [_observation(seen.of_class(name)) for name in question.config.classes],
+        "classes": [_observation(seen.of_class(name)) for name in question.part.classes],
         "applications": [_observation(one) for one in seen.applications],
-        "unmatched": [_unmatched(one, question.config) for one in question.unmatched[:_UNMATCHED_SHOWN]],
+        "unmatched": [_unmatched(one, question.part) for one in question.unmatched[:_UNMATCHED_SHOWN]],
         "suggestion": None if suggestion is None else _numbers(question, suggestion),
         "why_no_suggestion": why_not,
         "notes": list(_notes(question, seen, suggestion)),
-        "yaml": None if suggestion is None else as_yaml(question.config, suggestion, how_long),
+        "yaml": None if suggestion is None else as_yaml(question.part, suggestion, how_long),
     }
 
 
@@ -103,28 +104,28 @@ def _length(seconds: float) -> str:
 
 def _suggestion(question: Question, seen: Observed) -> tuple[Recommendation | None, str]:
     needs = {
-        name: Need(one.demand, one.limited_share) for name in question.config.classes if (one := seen.of_class(name))
+        name: Need(one.demand, one.limited_share) for name in question.part.classes if (one := seen.of_class(name))
     }
     try:
-        return recommend(given_budget(question.config, question.total), needs), ""
+        return recommend(given_budget(question.part, question.total), needs), ""
     except TooFewSlots as too_few:
         return None, str(too_few)
 
 
-def given_budget(config: Config, total: int) -> GivenBudget:
+def given_budget(part: UpstreamPart, total: int) -> GivenBudget:
     """What the arithmetic has to know of a configuration."""
-    listening = config.pool.listen_connections
-    reckoned = listening if "listen_connections" in config.pool.model_fields_set else min(listening, 1)
-    classes = tuple(_given(config, name, one) for name, one in config.classes.items())
-    return GivenBudget(total, classes, frozenset(config.budget.headroom.for_classes), reckoned)
+    listening = part.pool.listen_connections
+    reckoned = listening if "listen_connections" in part.pool.model_fields_set else min(listening, 1)
+    classes = tuple(_given(part, name, one) for name, one in part.classes.items())
+    return GivenBudget(total, classes, frozenset(part.budget.headroom.for_classes), reckoned)
 
 
-def _given(config: Config, name: str, one: PriorityClass) -> Given:
+def _given(part: UpstreamPart, name: str, one: PriorityClass) -> Given:
     return Given(
         name,
         priority=one.priority,
         is_shared=one.pool_mode != "session",
-        is_default=name == config.default_class,
+        is_default=name == part.default_class,
         is_matched=bool(one.match),
         reserved=one.reserved,
         lendable=one.lendable,
@@ -146,11 +147,11 @@ def _observation(one: Observation) -> Document:
     return document
 
 
-def _unmatched(one: UnmatchedName, config: Config) -> Document:
+def _unmatched(one: UnmatchedName, part: UpstreamPart) -> Document:
     patterns = {
         name: [entry.application_name for entry in each.match if entry.application_name]
-        for name, each in config.classes.items()
-        if name != config.default_class
+        for name, each in part.classes.items()
+        if name != part.default_class
     }
     guess = likely_class(one.application_name, patterns)
     return {
@@ -170,7 +171,7 @@ def _numbers(question: Question, found: Recommendation) -> Document:
         "classes": [
             {
                 "class": one.name,
-                "was": _configured(question.config.classes[one.name]),
+                "was": _configured(question.part.classes[one.name]),
                 "reserved": asdict(one.reserved),
                 "lendable": asdict(one.lendable),
                 "limit": asdict(one.limit),
@@ -192,9 +193,9 @@ def _configured(one: PriorityClass) -> dict[str, int | None]:
 
 
 def _why_total(question: Question) -> str:
-    budget, facts = question.config.budget, question.facts
+    budget, facts = question.part.budget, question.facts
     if budget.total != "auto":
-        return "budget.total as configured"
+        return f"{question.part.key('budget', 'total')} as configured"
     if facts is None:
         return "auto"
     gives = f"{capacity(facts)} that the server gives"
@@ -211,7 +212,7 @@ def _sum(found: Recommendation) -> str:
 def _notes(question: Question, seen: Observed, found: Recommendation | None) -> Iterable[str]:
     """What a reader has to know before believing the numbers."""
     total = seen.total
-    if total.p95 > question.total:
+    if question.part.is_only and total.p95 > question.total:  # of several upstreams it is that of all
         yield (
             f"all classes together asked for {total.p95} slots at p95, and there are {question.total}: more slots, or "
             "shorter holds, are needed whatever is reserved for whom"
@@ -219,7 +220,7 @@ def _notes(question: Question, seen: Observed, found: Recommendation | None) -> 
     if seen.hours < 24:
         yield "less than a day was seen: what happens once a day may be missing"
     for one in seen.classes:
-        if one.limited_share > CENSORED and one.class_name in question.config.classes:
+        if one.limited_share > CENSORED and one.class_name in question.part.classes:
             yield (
                 f"{one.class_name} was at its limit for {one.limited_share:.0%} of the time while clients waited: its "
                 "demand was larger than what is shown"

@@ -10,7 +10,7 @@ COMPILED := $(wildcard proxy/*/*.pyx) $(TYPED) $(wildcard $(TYPED:.pxd=.py))
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test lint format bench micro clean test-clients matrix
+.PHONY: help demo test lint format bench micro clean test-clients matrix scenarios
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ micro: $(VENV)/.ready  ## CPU per transaction, result and login, memory per idle
 matrix: $(VENV)/.ready ## the same beside PgBouncer; writes the table of clients into the README
 	-$(BIN)/python -m pytest -q -m "drivers or beside" tests/clients --matrix-out build/clients.json
 	$(BIN)/python -m tests.clients.matrix build/clients.json
+
+scenarios: $(VENV)/.ready ## bad days as data, simulated, for real and through PgBouncer; the table goes into the README
+	$(BIN)/python -m loadtests.scenarios --readme README.md
 
 clean:           ## remove what the targets made
 	rm -rf $(VENV) build proxy/*/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -90,6 +90,11 @@ class Connection(asyncio.Protocol):
         """One simple query, the rows of its result as text. Raises QueryError or ConnectionLost."""
         return await self._exchange(b"Q", sql.encode() + b"\0")
 
+    def stop_reading(self) -> None:
+        """Leave what comes to the kernel, as a client does that is busy with something else."""
+        assert self._transport is not None, "a connection that is open"
+        self._transport.pause_reading()
+
     def close(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(HEADER.pack(b"X", 4))

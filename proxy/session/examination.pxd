@@ -16,6 +16,7 @@ cdef int _COPY_DONE
 cdef int _COPY_FAIL
 cdef int _HEADER_BYTES
 cdef int _STATEMENT
+cdef int _SHORTEST_NAMING_BYTES
 
 
 cdef class Examination:
@@ -45,6 +46,8 @@ cpdef Examination examine(bytes buffer, facts, dialect, bint copying_in=*, state
 
 @cython.locals(name_at=Py_ssize_t, name_end=Py_ssize_t, sql_end=Py_ssize_t)
 cpdef dict _look_into_parse(Examination seen, bytes buffer, Py_ssize_t start, Py_ssize_t end, dialect, dict parsed)
+
+cpdef _expect_name(int kind, Py_ssize_t start, Py_ssize_t end)
 
 @cython.locals(name_at=Py_ssize_t)
 cpdef _look_into_use(Examination seen, bytes buffer, int kind, Py_ssize_t start, dialect, dict parsed, statements)

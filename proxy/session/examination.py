@@ -52,6 +52,7 @@ _WITH_TEXT: Final = frozenset((messages.QUERY, messages.PARSE))
 _END_OR_COMMENT: Final = re.compile(rb"\s*(?:commit|rollback|end|abort|prepare|--|/\*|;)", re.IGNORECASE)
 _TOO_LONG: Final = SqlFacts(pin=PinReason.UNKNOWN)
 _STATEMENT: Final = 0x53  # "S" of Describe and Close
+_SHORTEST_NAMING_BYTES: Final = 2  # of their bodies: the kind, and the end of an empty name
 
 
 class Dialect(NamedTuple):
@@ -178,9 +179,11 @@ def examine(  # noqa: PLR0912 (a branch for each type, on the hot path)
             parsed = _look_into_parse(seen, buffer, start, end, dialect, parsed)
             continue
         elif kind in (_BIND, _DESCRIBE):
+            _expect_name(kind, start, end)
             _look_into_use(seen, buffer, kind, start, dialect, parsed, statements)
             continue
         elif kind == _CLOSE:
+            _expect_name(kind, start, end)
             seen.is_extended = True
             seen.names_statements = seen.names_statements or buffer[start + _HEADER_BYTES] == _STATEMENT
             continue
@@ -231,6 +234,12 @@ def _look_into_parse(
     if facts is not PLAIN and PinReason.LISTEN in facts.pins:
         seen.parses_listen = True
     return parsed
+
+
+def _expect_name(kind: int, start: int, end: int) -> None:
+    """Describe and Close say what they name, and end its name: nothing behind this looks past their end."""
+    if kind != _BIND and 0 <= end < start + _HEADER_BYTES + _SHORTEST_NAMING_BYTES:
+        raise ProtocolViolation(f"{chr(kind)} without a name")
 
 
 def _look_into_use(

@@ -31,7 +31,7 @@ from proxy.wire.sql import transaction_effect
 
 _length: Final = Struct(">I")
 _HEADER_BYTES: Final = 5
-_STATEMENT: Final = 0x53  # "S" of Describe and Close
+_STATEMENT: Final = b"S"  # "S" of Describe and Close
 _MAX_KEPT_BYTES: Final = 64 * 1024  # a longer message cannot be an end of transaction and is only skipped
 _IGNORED: Final = frozenset((messages.FLUSH, messages.COPY_DATA, messages.COPY_DONE, messages.COPY_FAIL))
 NEEDS_NO_SERVER: Final = _IGNORED | {messages.SYNC}
@@ -139,7 +139,8 @@ class LocalAnswers:
         if data[at] in NEEDS_NO_SERVER:
             return False
         name = data[at + _HEADER_BYTES + 1 : end - 1]
-        is_of_statement = data[at] == messages.CLOSE and end <= len(data) and data[at + _HEADER_BYTES] == _STATEMENT
+        what_at = at + _HEADER_BYTES
+        is_of_statement = data[at] == messages.CLOSE and end <= len(data) and data[what_at : what_at + 1] == _STATEMENT
         return not (is_of_statement and name and self._book.statement_text(name) is not None)
 
     def _answer(self, kind: int, payload: bytes) -> bytes:

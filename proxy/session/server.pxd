@@ -1,5 +1,6 @@
 # The C types with which `server.py` is compiled. What it does stands there.
 
+from proxy.session cimport clock
 from proxy.session.awaited cimport Awaited
 from proxy.session.holder cimport Holder
 from proxy.session.injected cimport Injected

@@ -326,3 +326,19 @@ async def test_a_copy_sent_whole_before_the_server_asks_for_its_data(
     count = await client.value("select count(*) from copied_ahead")
     assert count == ("10" if ends == COPY_DONE else "0")
     await client.query("drop table copied_ahead")
+
+
+@pytest.mark.parametrize("kind", [messages.DESCRIBE, messages.CLOSE])
+@pytest.mark.parametrize("body", [b"", b"S"])
+@pytest.mark.parametrize("in_block", [False, True])
+async def test_a_message_that_names_nothing_breaks_the_protocol_and_nothing_else(
+    run_proxy: RunProxy, kind: int, body: bytes, in_block: bool
+) -> None:
+    _, client, other = await pair(run_proxy)
+    if in_block:
+        await client.query("begin")
+    await client.send(message(kind, body))
+    answer = await client.answer("E")
+    assert answer.codes == ["08P01"]
+    assert await client.is_at_end()
+    assert await other.value("select 'mine'") == "mine"

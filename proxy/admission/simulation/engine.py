@@ -35,6 +35,10 @@ IN_SERVICE = Place.IN_SERVICE
 OVER = Place.OVER
 
 Happening = Callable[[float], None]
+# What an operator does at a moment, and what the policy decides on it.
+Order = Callable[[float], Sequence[Decision]]
+# A job is over: the moment, and why it was given up, None where it was served.
+JobIsOver = Callable[[Job, float, str | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,10 @@ class Simulation:
         unbounded_classes: Collection[str] = (),
         progress: Callable[[float], None] | None = None,
         front_door: FrontDoor | None = None,
+        orders: Sequence[tuple[float, Order]] = (),
+        job_is_over: JobIsOver | None = None,
     ) -> None:
+        """`orders` are carried out at their seconds; `job_is_over` is told of every job."""
         self._policy = policy
         self._front_door = front_door
         self._traffic = traffic
@@ -89,7 +96,10 @@ class Simulation:
         self._fruitless_wakeups = 0
         self._server = None if traffic.server.is_ideal else Server(traffic.server)
         self._on_server: dict[Job, float] = {}
+        self._job_is_over = job_is_over
         self._schedule_declared(progress)
+        for at, order in orders:
+            self._schedule(at, partial(self._carry_out, order))
         if isinstance(policy, Ticking):
             self._schedule(policy.tick_seconds, partial(self._tick, policy))
 
@@ -154,6 +164,9 @@ class Simulation:
         self._apply(policy.tick(now), now)
         if now + policy.tick_seconds <= self._end:
             self._schedule(now + policy.tick_seconds, partial(self._tick, policy))
+
+    def _carry_out(self, order: Order, now: float) -> None:
+        self._apply(order(now), now)
 
     # The moves of a job.
 
@@ -247,6 +260,8 @@ class Simulation:
         job.place = OVER
         if self._front_door is not None and job.run.source.retry.reconnects:
             self._front_door.served(job.client)
+        if self._job_is_over is not None:
+            self._job_is_over(job, now, None)
         decisions = self._policy.release(job.client, now)
         if decisions:
             self._apply(decisions, now)
@@ -269,7 +284,7 @@ class Simulation:
             self._schedule(now + late + pause, partial(self._asks_again, job))
         else:
             tally.refused += 1
-            self._failed(job, now)
+            self._failed(job, now, reason.value)
 
     def _asks_again(self, job: Job, now: float) -> None:
         if job.place is Place.BACKING_OFF:
@@ -297,11 +312,13 @@ class Simulation:
                 return
         had_a_client = job.place is not Place.IN_APPLICATION
         tally.left += 1
-        self._failed(job, now, had_a_client)
+        self._failed(job, now, "patience", had_a_client)
 
-    def _failed(self, job: Job, now: float, had_a_client: bool = True) -> None:
+    def _failed(self, job: Job, now: float, why: str, had_a_client: bool = True) -> None:
         job.place = OVER
         self._note_wait(job, now)
+        if self._job_is_over is not None:
+            self._job_is_over(job, now, why)
         if had_a_client:
             self._client_is_free(job, now, pause=FAILED_JOB_PAUSE_SECONDS)
 

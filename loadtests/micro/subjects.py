@@ -57,7 +57,15 @@ def start_pgheadroom(server: PostgresServer, prepared: bool, tls: Mapping[str, s
     return in_front_of(
         server,
         budget={"total": POOL + 2},
-        classes={"all": {"reserved": 1, "limit": POOL, "max_clients": 12_000}},
+        # Logins that ask for nothing and leave, thousands a second, are what connects.per_identity is there to stop.
+        classes={
+            "all": {
+                "reserved": 1,
+                "limit": POOL,
+                "max_clients": 12_000,
+                "connects": {"per_identity": {"rate": 0}},
+            }
+        },
         default_class="all",
         users=users_with_passwords(),
         auth_method="trust",

@@ -79,6 +79,24 @@ def remarks(played: Sequence[Played]) -> Iterator[str]:
                 yield f"{one.scenario}, {one.runner}: falls short: {verdict.expected}: {verdict.value}"
 
 
+def kept_in(path: Path | None) -> dict[tuple[str, str], Played]:
+    """Earlier runs, by scenario and runner. What a scenario does not expect any more is left out with its run."""
+    if path is None or not path.exists():
+        return {}
+    read = [
+        Played(one["scenario"], one["runner"], [Verdict(**verdict) for verdict in one["verdicts"]], one["not_played"])
+        for one in json.loads(path.read_text())
+    ]
+    return {(one.scenario, one.runner): one for one in read if _is_of_today(one)}
+
+
+def _is_of_today(played: Played) -> bool:
+    if played.scenario not in scenario.names():
+        return False
+    expected = [expected_text(one) for one in scenario.load(played.scenario).expect]
+    return bool(played.not_played) or [verdict.expected for verdict in played.verdicts] == expected
+
+
 def into_readme(path: Path, table: str) -> None:
     """Between the two marks. Raises ValueError where they are missing."""
     before, _, rest = path.read_text().partition(BEGIN)
@@ -94,7 +112,7 @@ def main() -> None:
     parser.add_argument("--simulate", action="store_true", help="only the simulator: no server, a few seconds")
     parser.add_argument("--real", action="store_true", help="only real servers")
     parser.add_argument("--target", action="append", help="only targets whose name contains this")
-    parser.add_argument("--json", type=Path, help="write all verdicts to this file")
+    parser.add_argument("--json", type=Path, help="keep all verdicts in this file: runs are added to those in it")
     parser.add_argument("--readme", type=Path, help="put the table into this file")
     options = parser.parse_args()
     unknown = sorted({*options.names} - {*scenario.names()})
@@ -104,14 +122,18 @@ def main() -> None:
     runners = [] if options.real else [SIMULATED]
     if not options.simulate:
         runners += [name for name in real.TARGETS if not options.target or any(w in name for w in options.target)]
-    played: list[Played] = []
+    kept = kept_in(options.json)
     for one in found.values():
         for runner in runners:
             try:
-                played.append(play(one, runner))
+                kept[one.name, runner] = play(one, runner)
             except DemoError as error:
-                played.append(Played(one.name, runner, (), f"it could not be run: {error}"))
-    table = report(found, played, runners)
+                kept[one.name, runner] = Played(one.name, runner, (), f"it could not be run: {error}")
+    played = list(kept.values())
+    told = [name for name in (SIMULATED, *real.TARGETS) if any(runner == name for _, runner in kept)]
+    table = report(
+        {name: scenario.load(name) for name in scenario.names() if any(n == name for n, _ in kept)}, played, told
+    )
     print("✓ holds, ✗ falls short, · cannot be told or played here.\n")
     print(table)
     print(*("", *remarks(played)), sep="\n")

@@ -176,13 +176,13 @@ class Steering:
 
     def settle(self) -> None:
         """Bring every class into the state that is in force, and wake up when the next order ends."""
-        self._see_the_time()
+        at = self._see_the_time()
         for class_name in self._steered.config.classes:
             order = self.board.in_force(class_name)
             state = self.effects[class_name].state if order is None else order.state
             if (state or ClassState.RUNNING) is not self._steered.state_of(class_name):
                 self._steered.apply_state(class_name, state or ClassState.RUNNING)
-        self._set_timer()
+        self._set_timer(at)
 
     def set(
         self, written: Mapping[str, object], *, by: str, reason: str, seconds: float | None = None, source: str = ""
@@ -292,16 +292,16 @@ class Steering:
         windows = self._windows.get(class_name)
         if not windows:
             return None
-        change_at = self.next_change(class_name)
+        change_at = next_change(windows, self._now())
         then = Effect() if change_at is None else effect_at(windows, change_at)
         return ScheduleNow(self.effects[class_name], change_at, then)
 
-    def next_change(self, class_name: str) -> float | None:
-        """When the windows of the class change something next."""
-        return next_change(self._windows[class_name], self._now())
+    def _see_the_time(self) -> float:
+        """Windows that began or ended are told, and their limits are in force.
 
-    def _see_the_time(self) -> None:
-        """Windows that began or ended are told, and their limits are in force."""
+        Returns the moment that was seen. What comes next comes after that moment: asked of the clock again, a window
+        that begins between the two would be missed.
+        """
         before, at = self.effects, self._now()
         self.effects = {name: effect_at(windows, at) for name, windows in self._windows.items()}
         for name, effect in self.effects.items():
@@ -311,7 +311,8 @@ class Steering:
         applied = values, _limits(self.effects, values)
         if applied != self._applied:
             self._applied = applied
-            self._steered.adopt_numbers(self.in_force(self._steered.config))
+            self._steered.adopt_numbers(with_limits(with_values(self._steered.config, values), applied[1]))
+        return at
 
     def _note_window(self, class_name: str, effect: Effect, at: float) -> None:
         """A window is nobody's order, and changes as much as one."""
@@ -323,7 +324,7 @@ class Steering:
             state=effect.state,
             reason=effect.reason,
             windows=[window.text for window in effect.windows],
-            until=shown_time(self.next_change(class_name)),
+            until=shown_time(next_change(self._windows[class_name], at)),
         )
 
     def _end_of_window(self, class_name: str, state: ClassState, at: float) -> float | None:
@@ -335,11 +336,12 @@ class Steering:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, at: float) -> None:
+        """`at` is the moment whose windows are in force."""
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
-        ends = [self.board.next_end(), *(self.next_change(name) for name, windows in self._windows.items() if windows)]
+        ends = [self.board.next_end(), *(next_change(windows, at) for windows in self._windows.values())]
         end = min((end for end in ends if end is not None), default=None)
         if end is not None:
             seconds = min(max(0.0, end - self._now()), _LONGEST_TIMER_SECONDS)

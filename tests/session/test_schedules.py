@@ -1,8 +1,9 @@
 """Windows of time at work: a class changes when its window begins, not before and not by being asked."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -79,6 +80,18 @@ async def test_a_window_changes_the_limit_and_its_end_changes_it_back(
     assert proxy.controller.snapshot(0.0).of_class("all").limit == 4
     for client in clients[:2]:
         await client.query("rollback")
+
+
+async def test_a_window_that_begins_between_two_looks_at_the_clock_is_not_missed(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer may fire a hair before nine by the clock on the wall, and the next look at it be a hair after."""
+    looks: Iterator[float] = repeat(MONDAY_AT_9 - 3600.0)
+    monkeypatch.setattr("proxy.service.process.wall_clock", lambda: next(looks, MONDAY_AT_9 + 1e-6))
+    proxy = await run_proxy(classes=bulk(state="paused"))
+    looks = iter([MONDAY_AT_9 - 1e-6])
+    proxy.process.steering.settle()
+    await eventually(lambda: state(proxy) is ClassState.PAUSED)
 
 
 async def test_a_resume_goes_past_the_window_to_its_end_and_no_further(

@@ -16,12 +16,13 @@ from proxy.cli.remote import address_of, ask, remote_options
 from proxy.service.config.units import read_seconds
 
 _APPLICATIONS_SHOWN = 15
+_LONGEST_SECONDS = 366 * 86_400.0
 
 
 def _length(_: click.Context, __: click.Parameter, text: str) -> int:
     seconds = read_seconds(text)
-    if seconds is None:
-        raise click.BadParameter(f"{text!r} is no length of time like 2h, 10m or 90s")
+    if seconds is None or seconds > _LONGEST_SECONDS:
+        raise click.BadParameter(f"{text!r} is no length of time like 2h, 10m or 90s, at most 366d")
     return round(seconds)
 
 

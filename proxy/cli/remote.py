@@ -8,7 +8,7 @@ Does not know: what is asked and how the answer is shown.
 import json
 import os
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from proxy.service.config.loading import load_config
 DEFAULT_URL = "http://127.0.0.1:9432"
 TOKEN_VARIABLE = "PGHEADROOM_TOKEN"  # noqa: S105 - a name
 TIMEOUT_SECONDS = 5.0
+_OK = 200
 # Listening on every address means answering on loopback too.
 _EVERY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 
@@ -63,15 +64,25 @@ def _configured(config_path: str) -> str:
 
 def token_of(url: str | None, config_path: str | None) -> str | None:
     """The token for orders: of the environment, else of the configuration. On a command line everybody would see it."""
-    token = os.environ.get(TOKEN_VARIABLE)
-    if token or config_path is None:
-        return token or None
+    # A file or a secret store often brings the end of its line along.
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if token:
+        return _sendable(token, TOKEN_VARIABLE)
+    if config_path is None:
+        return None
     try:
         return load_config(config_path).http.switch_token
     except ConfigError:
         if url is None:
             raise
         return None  # the configuration is another proxy's, or of no use here: `url` says where to go
+
+
+def _sendable(token: str, source: str) -> str:
+    """Raises ClickException for what no HTTP header can hold, and never says what it is."""
+    if not (token.isascii() and token.isprintable()):
+        raise click.ClickException(f"{source} holds what no HTTP header can: only printable ASCII characters are sent")
+    return token
 
 
 def ask(address: str, path: str) -> dict[str, Any]:
@@ -88,14 +99,25 @@ def order(address: str, path: str, body: dict[str, Any], token: str | None = Non
 
 def _answer(request: Request, address: str) -> dict[str, Any]:
     try:
-        with _opener().open(request, timeout=TIMEOUT_SECONDS) as response:
-            return _document(response.read(), address)
-    except HTTPError as refused:
-        with refused:
-            error = _document(refused.read(), address).get("error")
-        raise click.ClickException(str(error or f"{address} answered with HTTP status {refused.code}")) from None
+        status, body = _sent(request)
+    except BadStatusLine:  # what was said instead may be anything, and not for a terminal
+        raise click.ClickException(f"what answers at {address} does not speak HTTP: see http.port") from None
     except (URLError, HTTPException, OSError) as problem:
         raise click.ClickException(_absence(address, problem)) from None
+    document = _document(body, address)
+    if status != _OK:
+        raise click.ClickException(str(document.get("error") or f"{address} answered with HTTP status {status}"))
+    return document
+
+
+def _sent(request: Request) -> tuple[int, bytes]:
+    """Status and body, whichever the status is."""
+    try:
+        with _opener().open(request, timeout=TIMEOUT_SECONDS) as response:
+            return _OK, response.read()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read()
 
 
 def _opener() -> OpenerDirector:

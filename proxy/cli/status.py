@@ -56,6 +56,8 @@ def _show(document: dict[str, Any], as_json: bool, clients: bool) -> None:
         return
     if clients:
         print_table(CLIENT_COLUMNS, [client_row(one) for one in document["identities"]])
+        if not document["identities"]:
+            click.echo("nobody has a connection")
         return
     is_set = {one["key"] for one in document["overrides"]}
     print_table(COLUMNS, [_row(one, f"classes.{one['name']}.limit" in is_set) for one in document["classes"]])

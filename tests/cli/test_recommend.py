@@ -84,8 +84,9 @@ def test_too_little_is_refused_in_words(url):
     )
 
 
-def test_what_is_no_length_of_time_is_refused(url):
-    result = run("--url", url, "--at-least", "soon")
+@pytest.mark.parametrize("length", ["soon", "9999d", "9" * 400])
+def test_what_is_no_length_of_time_is_refused(url, length):
+    result = run("--url", url, "--at-least", length)
 
     assert result.exit_code == 2
     assert "no length of time" in result.output

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from datetime import UTC
 
@@ -93,6 +94,12 @@ def test_who_has_connections(url):
     assert [line[1] for line in lines if line] == ["import", "web-1", "web-2", "reports-v2", "psql"]
 
 
+def test_nobody_has_connections(monkeypatch):
+    monkeypatch.setattr(status, "ask", lambda *_: {"identities": []})
+
+    assert run("--clients").output == "nobody has a connection\n"
+
+
 def test_who_probably_waits_for_itself_and_what_helps(url):
     output = run("--url", url).output
 
@@ -170,6 +177,26 @@ def test_something_else_at_the_port_is_recognised(monkeypatch):
 
     assert result.exit_code == 1
     assert "no answer within" in result.output
+
+
+def test_bytes_of_another_protocol_do_not_reach_the_terminal(monkeypatch):
+    """The port of clients instead of that of HTTP: its answer is an ErrorResponse, NULs and all."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answer = threading.Thread(target=_answer_once, args=(listener, b"E\0\0\0\x20SFATAL\0\x1b[2Jno HTTP\0\0"))
+        answer.start()
+        result = run("--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        answer.join()
+
+    assert result.exit_code == 1
+    assert "does not speak HTTP" in result.output
+    assert "FATAL" not in result.output
+
+
+def _answer_once(listener, answer):
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(answer)
 
 
 @pytest.mark.parametrize("url", ["localhost:9432", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])

@@ -70,6 +70,20 @@ def test_a_user_without_a_name_is_named_by_number(url, view, monkeypatch):
     assert view.switches["bulk"].by.startswith("uid 65532@")
 
 
+def test_the_end_of_a_line_that_a_file_brings_along_is_no_part_of_the_token(view):
+    with served(view, HttpSettings(port=0, switch_token="correct-horse")) as url:
+        assert run("pause", "bulk", "--url", url, PGHEADROOM_TOKEN="correct-horse\n").exit_code == 0
+
+
+@pytest.mark.parametrize("token", ["correct\nhorse", "hörse", "horse€"])
+def test_a_token_that_no_header_can_hold_is_a_sentence_without_the_token(url, token):
+    result = run("pause", "bulk", "--url", url, PGHEADROOM_TOKEN=token)
+
+    assert result.exit_code == 1
+    assert "PGHEADROOM_TOKEN holds what no HTTP header can" in result.output
+    assert "rse" not in result.output
+
+
 def test_an_unknown_class_fails_with_the_words_of_the_proxy(url):
     result = run("pause", "bulky", "--url", url)
 

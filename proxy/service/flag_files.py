@@ -10,6 +10,7 @@ That is why it is asked for and not watched: inotify would be a library with thr
 
 import os
 import pwd
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,20 +80,27 @@ def _read(entry: "os.DirEntry[str]") -> FlagFile | None:
     if not dash or not class_name or order not in STATES or order == "resume":
         return None
     try:
-        facts = entry.stat()
-        return FlagFile(Path(entry.path), order, class_name, _owner(facts.st_uid), _first_line(entry), facts.st_mtime)
+        # The name is the switch, also of a link that leads nowhere or round in a circle.
+        facts = entry.stat(follow_symlinks=False)
+        reason = _first_line(entry.path, facts.st_uid)
     except FileNotFoundError:  # removed in this moment
         return None
+    return FlagFile(Path(entry.path), order, class_name, _owner(facts.st_uid), reason, facts.st_mtime)
 
 
-def _first_line(entry: "os.DirEntry[str]") -> str:
-    if not entry.is_file():
-        return ""  # a pipe would be waited for
+def _first_line(path: str, owner: int) -> str:
+    """What its owner may read. A link of somebody else to the users file would show a password to whoever reads
+    /status: what belongs to another than the name in the directory is not read."""
     try:
-        with open(entry.path, encoding="utf-8", errors="replace") as file:
-            line = file.readline(MAX_REASON_LENGTH)
+        # Not opened to wait: a pipe of that name has no writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""  # the name says enough
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != owner:
+            return ""
+        line = file.readline(MAX_REASON_LENGTH)
     return "".join(c if c.isprintable() else " " for c in line).strip()
 
 

@@ -76,6 +76,39 @@ def test_a_pipe_of_that_name_is_not_waited_for(flags, tmp_path):
     assert read(flags) == {"bulk": "pause"}
 
 
+@pytest.mark.parametrize("target", ["nowhere", "pause-bulk"])
+def test_a_link_that_leads_nowhere_is_a_switch_and_hides_no_other(flags, tmp_path, target):
+    """One link to itself made the whole directory unreadable: nobody could pause or resume by a file any more."""
+    (tmp_path / "pause-bulk").symlink_to(target)
+    (tmp_path / "drain-cron").touch()
+
+    assert read(flags) == {"bulk": "pause", "cron": "drain"}
+    assert flags.problem is None
+
+
+def test_a_link_of_its_owner_to_his_own_file_brings_its_reason(flags, tmp_path):
+    """As a ConfigMap lies in its directory: links to links."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "pause-bulk").write_text("import storm\n")
+    (tmp_path / "pause-bulk").symlink_to(tmp_path / "..data" / "pause-bulk")
+
+    (file,) = flags.read_if_changed(LATER)
+
+    assert file.reason == "import storm"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of somebody else")
+def test_a_link_of_somebody_else_to_a_file_of_the_proxy_shows_nothing_of_it(flags, tmp_path):
+    """Who may write into the directory may not read the users file, and /status shows the reason to everybody."""
+    (tmp_path / "users.txt").write_text('"web" "hush"\n')
+    (tmp_path / "pause-bulk").symlink_to(tmp_path / "users.txt")
+    os.chown(tmp_path / "pause-bulk", 65534, 65534, follow_symlinks=False)
+
+    (file,) = flags.read_if_changed(LATER)
+
+    assert (file.class_name, file.reason) == ("bulk", "")
+
+
 def test_a_directory_that_is_removed_holds_no_files_and_its_return_is_seen(tmp_path):
     directory = tmp_path / "flags"
     directory.mkdir()

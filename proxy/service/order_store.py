@@ -4,6 +4,7 @@ Owns: the form of the file, writing it so that a crash leaves the old one or the
 Does not know: what the orders do, when they are written.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from proxy.service.config.settable import Number
 from proxy.service.switchboard import Override, Switch
 
 _VERSION: Final = 1
+_END_OF_CALENDAR: Final = 253_000_000_000.0  # in the year 9987; datetime ends with 9999
 Entry = TypeVar("Entry", Switch, Override)
 
 
@@ -82,6 +84,8 @@ def read_orders(path: Path) -> StoredOrders:
 
 def put_aside(path: Path) -> Path:
     """Rename a file that cannot be used, so that the next order does not write over it. Raises OSError."""
+    if path.is_dir():  # named by mistake, and somebody else's
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.rename(path.with_name(f"{path.name}.unreadable"))
 
 
@@ -89,7 +93,10 @@ def _entries(
     document: dict[str, Any], key: str, read: Callable[[dict[str, Any]], Entry], problems: list[str]
 ) -> Iterable[Entry]:
     entries = document.get(key, [])
-    for entry in entries if isinstance(entries, list) else []:
+    if not isinstance(entries, list):
+        problems.append(f"{key}: {entries!r} is no list of orders")
+        return
+    for entry in entries:
         try:
             yield read(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -109,5 +116,13 @@ def _override(entry: dict[str, Any]) -> Override:
 
 def _circumstances(entry: dict[str, Any]) -> tuple[str, str, float, float | None, str]:
     """Who, why, when, until when, from where."""
-    until = None if entry["until"] is None else float(entry["until"])
-    return str(entry["by"]), str(entry["reason"]), float(entry["at"]), until, str(entry.get("source", ""))
+    until = None if entry["until"] is None else _moment(entry["until"])
+    return str(entry["by"]), str(entry["reason"]), _moment(entry["at"]), until, str(entry.get("source", ""))
+
+
+def _moment(value: Any) -> float:
+    """Raises ValueError for what no calendar has: it could be kept, and never be shown."""
+    at = float(value)
+    if not 0 <= at <= _END_OF_CALENDAR:
+        raise ValueError(f"{value!r} is no moment")
+    return at

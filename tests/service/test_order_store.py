@@ -1,7 +1,7 @@
 """The file of orders: written whole, read as far as it can be."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -42,7 +42,18 @@ def test_a_file_that_cannot_be_used_is_kept_beside(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("broken", [7, {}, {"class_name": "bulk"}, {**{"state": "sleeping"}}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        7,
+        {},
+        {"class_name": "bulk"},
+        {**asdict(PAUSE), "state": "sleeping"},
+        {**asdict(PAUSE), "until": 1e300},  # no calendar can show it: once the proxy did not start for it
+        {**asdict(PAUSE), "until": float("nan")},
+        {**asdict(PAUSE), "at": -1},
+    ],
+)
 def test_one_entry_that_cannot_be_read_costs_no_other(tmp_path, broken):
     path = tmp_path / "orders.json"
     write_orders(path, [PAUSE])
@@ -54,6 +65,23 @@ def test_one_entry_that_cannot_be_read_costs_no_other(tmp_path, broken):
 
     assert stored.switches == (PAUSE,)
     assert len(stored.problems) == 1
+
+
+def test_what_is_no_list_of_orders_is_told(tmp_path):
+    path = tmp_path / "orders.json"
+    path.write_text('{"version": 1, "switches": {"bulk": "paused"}}')
+
+    (problem,) = read_orders(path).problems
+    assert "no list of orders" in problem
+
+
+def test_a_directory_named_by_mistake_stays_where_it_is(tmp_path):
+    with pytest.raises(OrdersUnreadable, match="Is a directory"):
+        read_orders(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        put_aside(tmp_path)
+
+    assert tmp_path.is_dir()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):

@@ -34,10 +34,12 @@ from proxy.service.switch_request import BadSwitch, WantedOrder, has_token, is_f
 from proxy.service.switchboard import STATES, OrderRefused
 from proxy.service.traffic.report import Question, TooLittleSeen, report
 from proxy.service.view import ProcessView
+from proxy.session.listener import CannotListen
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 4096
+_MOST_DIGITS = 9  # more hours or seconds than anybody has seen, and none that arithmetic chokes on
 log = structlog.get_logger("pgheadroom.http")
 
 
@@ -75,14 +77,15 @@ class HttpServer:
         )
 
     async def start(self) -> int:
-        """Listen; returns the port, which matters where the settings say 0. Raises OSError where that fails."""
+        """Listen; returns the port, which matters where the settings say 0. Raises CannotListen where that fails."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         try:
             await site.start()
-        except OSError:
+        except OSError as problem:
             await self._runner.cleanup()
-            raise
+            where = f"{self._settings.host} port {self._settings.port}"
+            raise CannotListen(f"cannot listen on {where}: {problem.strerror}; see http.host, http.port") from problem
         self.port = self._runner.addresses[0][1]
         log.info("http_listening", host=self._settings.host, port=self.port)
         return self.port
@@ -184,7 +187,7 @@ class _Surface:
         """`at_least` in seconds of traffic seen; `hours` of the clock to look back, the current one included;
         `upstream` where there are several."""
         hours, at_least = request.query.get("hours"), request.query.get("at_least", "3600")
-        if not (hours is None or hours.isdecimal()) or not at_least.isdecimal():
+        if not (hours is None or _is_whole(hours)) or not _is_whole(at_least):
             return _error(400, "hours and at_least are whole numbers: hours to look back, and seconds to have seen")
         view = self._view
         by_name = {part.name: part for part in parts(view.config)}
@@ -246,7 +249,8 @@ class _Surface:
             dry_run = wanted.more.get("dry_run", False)
             if not isinstance(dry_run, bool):
                 raise BadSwitch(400, "dry_run must be true or false")
-            return report_document(self._view.order_reload(by=wanted.by, source=source, dry_run=dry_run))
+            report = self._view.order_reload(by=wanted.by, reason=wanted.reason, source=source, dry_run=dry_run)
+            return report_document(report)
 
         return await self._order(request, give, more=("dry_run",), order="reload")
 
@@ -296,6 +300,10 @@ class _Surface:
         if is_foreign_page(request.headers.get("Origin"), request.headers.get("Host"), self.settings.trusted_hosts):
             return "this order comes from a page of another site"
         return None
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _is_loopback(remote: str | None) -> bool:

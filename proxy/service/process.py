@@ -71,8 +71,8 @@ class Process:
     async def start(self) -> list[Finding]:
         """Ask the servers, check their budgets, listen. Returns the warnings.
 
-        Raises BudgetCannotHold, CannotListen, OSError. A server that does not answer is no reason to fail: the process
-        runs, is not ready, and asks again.
+        Raises BudgetCannotHold, CannotListen. A server that does not answer is no reason to fail: the process runs, is
+        not ready, and asks again.
         """
         self._refuse_impossible(findings(self.config, None))
         await asyncio.gather(*map(self._first_look, self.upstreams))
@@ -151,17 +151,25 @@ class Process:
         self.config_watch.adopt(config)
         return report
 
-    def reload_file(self, *, by: str, source: str, dry_run: bool = False) -> ReloadReport:
+    def reload_file(self, *, by: str, source: str, reason: str = "", dry_run: bool = False) -> ReloadReport:
         """Read the file again and take it over. Raises what `reload` raises, with a line in the log."""
         try:
             config = self._read()
             report = self.plan(config) if dry_run else self.reload(config)
         except (ConfigError, TlsFilesUnusable, BudgetCannotHold) as mistake:
-            log.error("reload_refused", why=str(mistake), by=by, source=source, dry_run=dry_run)  # noqa: TRY400
+            facts = {"by": by, "reason": reason, "source": source, "dry_run": dry_run}
+            log.error("reload_refused", why=str(mistake), **facts)  # noqa: TRY400
             raise
         if not dry_run:
-            facts = {"by": by, "source": source, "config_hash": report.config_hash}
-            self.steering.audit.note("reloaded", at=wall_clock(), changes=report.lines(), **facts)
+            self.steering.audit.note(
+                "reloaded",
+                at=wall_clock(),
+                changes=report.lines(),
+                by=by,
+                reason=reason,
+                source=source,
+                config_hash=report.config_hash,
+            )
         return report
 
     def _reload_watched(self) -> None:

@@ -199,9 +199,9 @@ class RunningView:
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
         return self._process.steering.unset(keys, by=by, reason=reason, source=source)
 
-    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+    def order_reload(self, *, by: str, reason: str, source: str, dry_run: bool) -> ReloadReport:
         try:
-            return self._process.reload_file(by=by, source=source, dry_run=dry_run)
+            return self._process.reload_file(by=by, reason=reason, source=source, dry_run=dry_run)
         except ConfigError as mistake:
             raise OrderRefused(f"the configuration cannot be used, and nothing has changed:\n{mistake}") from None
         except BudgetCannotHold as refusal:

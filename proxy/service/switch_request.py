@@ -48,7 +48,7 @@ def parse_order(content_type: str, body: bytes, more: Collection[str] = ()) -> W
         raise BadSwitch(415, f"send Content-Type: application/json and a body like {EXAMPLE}")
     try:
         fields = json.loads(body)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadSwitch(400, f"the body is not JSON; send one like {EXAMPLE}") from problem
     if not isinstance(fields, dict) or not set(fields) <= {"by", "reason", "for", *more}:
         known = "".join(f", {name}" for name in more)
@@ -83,7 +83,9 @@ def _seconds(value: object) -> float | None:
 def has_token(authorization: str | None, token: str) -> bool:
     """Whether the Authorization header brings the token; how long the answer takes tells nothing about it."""
     scheme, _, brought = (authorization or "").partition(" ")
-    return hmac.compare_digest(brought.strip().encode(), token.encode()) and scheme.lower() == "bearer"
+    # Bytes that are no UTF-8 reach us as lone surrogates: somebody's wrong token, and no error of ours.
+    sent = brought.strip().encode(errors="surrogateescape")
+    return hmac.compare_digest(sent, token.encode()) and scheme.lower() == "bearer"
 
 
 def is_foreign_page(origin: str | None, host: str | None, trusted_hosts: frozenset[str]) -> bool:

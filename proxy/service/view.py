@@ -215,7 +215,7 @@ class ProcessView(Protocol):
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str, source: str) -> Sequence[OverrideNow]:
         """What schedule and file say holds again; returns what was set. Raises OrderRefused."""
 
-    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+    def order_reload(self, *, by: str, reason: str, source: str, dry_run: bool) -> ReloadReport:
         """Read the file again and take it over, or only say what that would change. Raises OrderRefused."""
 
     async def orders_saved(self) -> str | None:

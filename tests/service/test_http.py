@@ -1,5 +1,6 @@
 """The HTTP surface over a view that is only numbers: answers, errors in words, and who may use the switch."""
 
+import asyncio
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 from proxy.admission.classes import ClassState
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom, build_application
 from proxy.service.page import content_security_policy, page_with_headers
+from proxy.session.listener import CannotListen
 from tests.support.fake_view import bad_day
 
 JSON = {"Content-Type": "application/json"}
@@ -185,6 +187,20 @@ async def test_without_the_token_nothing_is_switched_and_everything_can_be_read(
     assert (status["switches_need_token"], "horse" in str(status)) == (True, False)
 
 
+async def test_a_token_of_any_bytes_is_only_wrong(view):
+    """aiohttp hands over bytes that are no UTF-8 as lone surrogates, and a client of its own would not send them."""
+    server = HttpServer(view, HttpSettings(port=0, switch_token="correct-horse"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", await server.start())
+    writer.write(
+        b"POST /classes/bulk/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer \xff\xfe\r\nContent-Length: 0\r\n\r\n"
+    )
+
+    assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+    await server.stop()
+
+
 async def test_with_the_token_an_order_is_taken(guarded_client, view):
     headers = JSON | {"Authorization": "Bearer correct-horse"}
 
@@ -205,6 +221,7 @@ async def test_an_unknown_class_is_told_which_there_are(client):
     ("body", "words"),
     [
         ("", "not JSON"),
+        ("[" * 2000 + "]" * 2000, "not JSON"),  # deeper than the decoder goes
         ("[]", "an object"),
         ('{"who": "anna"}', "by and reason"),
         ('{"reason": "storm"}', "by is missing"),
@@ -332,6 +349,14 @@ async def test_numbers_need_the_token_as_well(guarded_client, view):
 # Errors, the page, the server.
 
 
+@pytest.mark.parametrize("query", ["hours=x", "hours=" + "9" * 400, "hours=" + "9" * 5000, "at_least=" + "9" * 400])
+async def test_a_question_about_the_traffic_that_is_no_number_is_refused_in_words(client, query):
+    answer = await client.get(f"/recommend?{query}")
+
+    assert answer.status == 400
+    assert "whole numbers" in (await answer.json())["error"]
+
+
 async def test_a_wrong_path_lists_the_right_ones(client):
     answer = await client.get("/metricz")
 
@@ -396,6 +421,6 @@ async def test_a_port_in_use_is_an_error_of_the_start(view):
     first = HttpServer(view, HttpSettings(port=0))
     port = await first.start()
 
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(CannotListen, match=r"address already in use; see http\.host, http\.port"):
         await HttpServer(view, HttpSettings(port=port)).start()
     await first.stop()

@@ -59,6 +59,12 @@ def test_a_value_is_read_as_the_file_would_be(key, written, value, text):
     assert value_at(with_values(CONFIG, {key: read}), settable(CONFIG)[key]) == value
 
 
+@pytest.mark.parametrize("written", [[1], {"a": 1}])
+def test_a_list_or_an_object_is_no_number_also_where_the_setting_may_be_empty(written):
+    with pytest.raises(NotSettable, match=r"classes\.bulk\.max_clients: read"):
+        read_setting(CONFIG, "classes.bulk.max_clients", written)
+
+
 @pytest.mark.parametrize(
     ("key", "written", "words"),
     [

@@ -146,10 +146,11 @@ async def test_a_reload_over_http_with_and_without_doing_it(from_file: Any) -> N
     status, document = await one.reload(dry_run=True)
     assert (status, document["changes"][0]["change"], limit(one)) == (200, "loses 1", 4)
     with capture_logs() as lines:
-        status, document = await one.reload()
+        status, document = await one.reload(reason="the launch")
     assert (status, document["changes"][0]["after"], limit(one)) == (200, "3", 3)
     (line,) = [line for line in lines if line["event"] == "reloaded"]
-    assert (line["by"], line["source"], line["changes"]) == ("anna", "http 127.0.0.1", ["all.limit: 4 -> 3 (loses 1)"])
+    assert (line["by"], line["reason"], line["source"]) == ("anna", "the launch", "http 127.0.0.1")
+    assert line["changes"] == ["all.limit: 4 -> 3 (loses 1)"]
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ class FakeView:
     def order_unset(self, keys: Sequence[str], *, by: str, reason: str = "", source: str = "") -> Sequence[OverrideNow]:
         return [self.set.pop(key) for key in keys]
 
-    def order_reload(self, *, by: str, source: str, dry_run: bool) -> ReloadReport:
+    def order_reload(self, *, by: str, reason: str, source: str, dry_run: bool) -> ReloadReport:
         self.reloads.append((by, dry_run))
         if isinstance(self.report, OrderRefused):
             raise self.report

@@ -73,7 +73,7 @@ def read_setting(config: Config, key: str, written: object) -> Number:
     if path is None:
         raise NotSettable(_why_not(config, key))
     setting = _setting(dict(leaves(config))[path])
-    if setting.optional and written in {None, ""}:
+    if setting.optional and (written is None or written == ""):
         return None
     value = setting.read(written, Path())
     if not isinstance(value, int | float | str):

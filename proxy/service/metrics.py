@@ -168,6 +168,7 @@ class PgheadroomCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._view.snapshot()
         yield from _budgets(self._view.upstreams())
+        yield _class_info(self._view.upstreams())
         yield from _class_gauges(snapshot)
         yield from self._class_counters(snapshot)
         yield from self._orders(snapshot)
@@ -254,6 +255,20 @@ def _budgets(upstreams: Sequence[UpstreamReading]) -> Iterator[Metric]:
             if (value := read(one)) is not None:
                 gauge.add_metric([one.name], value)
         yield gauge
+
+
+def _class_info(upstreams: Sequence[UpstreamReading]) -> Metric:
+    """Joins what is told by class with what is told by upstream. `internal` is in each."""
+    info = GaugeMetricFamily(
+        f"{PREFIX}class_info",
+        "1 for each class: the upstream whose slots it gets, and whether it decides (enforce) or only warns (warn).",
+        labels=["class", "upstream", "mode"],
+    )
+    for one in upstreams:
+        for reading in one.budget.classes:
+            if not reading.retired:
+                info.add_metric([reading.name, one.name, "enforce" if reading.would_queue is None else "warn"], 1.0)
+    return info
 
 
 def _class_gauges(snapshot: Snapshot) -> Iterator[Metric]:

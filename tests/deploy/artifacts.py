@@ -34,6 +34,13 @@ def dashboard() -> Any:
     return json.loads((DEPLOY / "grafana/dashboard.json").read_text())
 
 
+def panels(board: Any) -> list[Any]:
+    """All panels of a dashboard, those inside folded rows too, without the rows."""
+    rows = [panel for panel in board["panels"] if panel["type"] == "row"]
+    everything = [*board["panels"], *(panel for row in rows for panel in row["panels"])]
+    return [panel for panel in everything if panel["type"] != "row"]
+
+
 def alerts() -> list[dict[str, Any]]:
     return [rule for group in read_yaml("prometheus/alerts.yml")["groups"] for rule in group["rules"]]
 
@@ -41,8 +48,8 @@ def alerts() -> list[dict[str, Any]]:
 def dashboard_queries() -> Iterator[tuple[str, str]]:
     """(where, PromQL) of every panel, variable and annotation."""
     board = dashboard()
-    for panel in board["panels"]:
-        for target in panel.get("targets", []):
+    for panel in panels(board):
+        for target in panel["targets"]:
             yield panel["title"], target["expr"]
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":

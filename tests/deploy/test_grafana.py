@@ -1,10 +1,13 @@
 """The dashboard: what stands first, and that Grafana will find and lay out everything."""
 
+import re
 from itertools import combinations
 
 import pytest
 
-from tests.deploy.artifacts import dashboard, read_yaml
+from deploy.grafana.dashboard import FILE, as_text
+from tests.deploy.artifacts import dashboard, dashboard_queries, panels, read_yaml
+from tests.deploy.test_metrics_exist import labels_by_name, scrape_of_numbers
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def rows_of(board):
     for panel in board["panels"]:
         if panel["type"] == "row":
             title = panel["title"]
-            rows[title] = []
+            rows[title] = list(panel["panels"])
         else:
             rows[title].append(panel)
     return rows
@@ -37,12 +40,25 @@ def test_waits_errors_and_queue_stand_together_in_one_row(board):
     assert titles[:3] == ["Wait for a slot, p99", "Clients waiting", "Refusals per second"]
 
 
+def test_the_file_is_what_its_source_writes():
+    assert FILE.read_text() == as_text(), "write it again: python -m deploy.grafana.dashboard"
+
+
+def test_what_a_bad_day_needs_stands_open_and_the_rest_is_folded(board):
+    folded = {panel["title"]: panel["collapsed"] for panel in board["panels"] if panel["type"] == "row"}
+
+    assert list(folded.values()) == [False] * 5 + [True] * 6
+    assert all(rows_of(board).values()), "a row without a panel"
+    for row in (panel for panel in board["panels"] if panel["type"] == "row"):
+        assert bool(row["panels"]) == row["collapsed"], "Grafana looks for the panels of a folded row inside it"
+
+
 def test_every_panel_explains_itself(board):
-    assert [p["title"] for p in board["panels"] if p["type"] != "row" and not p.get("description")] == []
+    assert [panel["title"] for panel in panels(board) if not panel["description"]] == []
 
 
 def test_ids_are_unique(board):
-    ids = [panel["id"] for panel in board["panels"]]
+    ids = [panel["id"] for panel in (*panels(board), *(row for row in board["panels"] if row["type"] == "row"))]
 
     assert len(ids) == len(set(ids))
 
@@ -55,12 +71,38 @@ def overlap(one, other):
 
 
 def test_no_panel_covers_another_or_leaves_the_grid(board):
-    assert [(a["title"], b["title"]) for a, b in combinations(board["panels"], 2) if overlap(a, b)] == []
-    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in board["panels"])
+    seen_together = [board["panels"], *rows_of(board).values()]
+    for group in seen_together:
+        assert [(a["title"], b["title"]) for a, b in combinations(group, 2) if overlap(a, b)] == []
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels(board))
+
+
+def selected(text):
+    """Each metric of ours with the matchers it is selected by."""
+    return re.findall(r"(pgheadroom_\w+)\{([^}]*)\}", text)
+
+
+def test_what_is_chosen_narrows_every_query(board):
+    """A number of all instances, classes or upstreams beside those of one would be read as the one's."""
+    labels = labels_by_name(scrape_of_numbers(None))
+    of_customers = {"pgheadroom_adaptive_slowdown_ratio", "pgheadroom_adaptive_usual_hold_seconds"}
+    for where, query in dashboard_queries():
+        for name, matchers in [] if where.startswith("variable") else selected(query):
+            chosen = {"instance", *({"class", "upstream"} & labels[name])} - (
+                {"class"} if name in of_customers else set()
+            )
+            assert [one for one in chosen if f"${one}" not in matchers] == [], (where, name)
+
+
+def test_choosing_an_upstream_leaves_its_classes_to_choose_from(board):
+    (of_class,) = [one for one in board["templating"]["list"] if one["name"] == "class"]
+
+    assert of_class["query"]["query"] == of_class["definition"]
+    assert 'upstream=~"$upstream"' in of_class["definition"]
 
 
 def test_the_data_source_is_a_choice_and_never_a_fixed_one(board):
-    used = {target["datasource"]["uid"] for panel in board["panels"] for target in panel.get("targets", [])}
+    used = {target["datasource"]["uid"] for panel in panels(board) for target in panel["targets"]}
 
     assert used == {"${datasource}"}
     assert board["templating"]["list"][0]["type"] == "datasource"

@@ -4,8 +4,9 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
-from tests.deploy.artifacts import DEPLOY, ROOT, alerts, read_yaml
+from tests.deploy.artifacts import DEPLOY, ROOT, alerts, dashboard_queries, read_yaml
 
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool on this machine")
@@ -30,6 +31,22 @@ def test_each_alert_fires_when_it_has_to_and_only_then():
     code, output = promtool("test", "rules", ROOT / "tests/deploy/alerts_test.yaml")
 
     assert code == 0, output
+
+
+@needs_promtool
+def test_every_query_of_the_dashboard_can_be_read(tmp_path):
+    rules = [
+        {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, (where, query) in enumerate(dashboard_queries())
+        if not where.startswith("variable")
+    ]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+
+    code, output = promtool("check", "rules", file)
+
+    assert code == 0, output
+    assert f"{len(rules)} rules found" in output
 
 
 def test_every_alert_is_tried_out():

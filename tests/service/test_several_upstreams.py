@@ -167,6 +167,13 @@ def test_budget_metrics_say_which_upstream_and_classes_stand_once():
     assert [sample.value for sample in internal] == [2]
 
 
+def test_one_metric_says_whose_slots_a_class_gets():
+    families = {one.name: one for one in PgheadroomCollector(two(), History()).collect()}
+    samples = [sample.labels for sample in families["pgheadroom_class_info"].samples]
+    assert {one["upstream"] for one in samples if one["class"] == "internal"} == {"main", "replica"}
+    assert {"class": "web", "upstream": "replica", "mode": "enforce"} in samples
+
+
 def test_the_status_document_has_each_upstream_and_all_together():
     document = status_document(two(), History(), now=0.0)
     assert [one["name"] for one in document["upstreams"]] == ["main", "replica"]

@@ -263,9 +263,9 @@ class FakeView:
         return self.not_saved
 
 
-def bad_day() -> FakeView:
+def bad_day(settings: BudgetSettings = SETTINGS) -> FakeView:
     """Bulk has flooded: its slots are full, clients queue and some were refused; web goes on undisturbed."""
-    view = FakeView()
+    view = FakeView(settings)
     view.ask("web", 12)
     view.ask("admin", 1)
     view.ask("bulk", 80, waited=3.2)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
+from proxy.service.process import Process
 from proxy.service.traffic.observed import Observed, observed
 from proxy.service.traffic.record import hours_of
+from proxy.session.listener import CannotListen
 from tests.support.eventually import eventually
-from tests.support.running import Running, RunProxy
+from tests.support.running import Running, RunProxy, config_of, merged
 from tests.support.wire_client import query
 
 TWO_CLASSES = {
@@ -91,6 +94,21 @@ async def test_a_restart_loses_nothing(run_proxy: RunProxy, tmp_path: Path) -> N
     second = await run_proxy(traffic={"file": str(file)})
     await eventually(lambda: seen(second).seconds >= before.seconds)
     assert seen(second).of_class("all").holds.count >= before.of_class("all").holds.count >= 1
+
+
+async def test_a_start_that_fails_leaves_what_was_seen_before(run_proxy: RunProxy, tmp_path: Path) -> None:
+    """The end of a failed start wrote down what it had seen, which was nothing, over a week of traffic."""
+    file = tmp_path / "traffic"
+    first = await run_proxy(traffic={"file": str(file)})
+    await eventually(lambda: seen(first).seconds > 0, within_seconds=10)
+    await first.process.traffic.save()
+    before = file.read_text()
+    settings = merged(first.settings, {"listen": {"port": first.port}, "traffic": {"file": str(file)}})
+    second = Process(config_of(settings, first.folder))
+    with pytest.raises(CannotListen):
+        await second.start()
+    await second.drain_and_stop()
+    assert file.read_text() == before
 
 
 async def test_a_file_that_is_no_record_is_set_aside_and_the_proxy_runs(run_proxy: RunProxy, tmp_path: Path) -> None:

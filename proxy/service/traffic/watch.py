@@ -64,6 +64,7 @@ class TrafficWatch:
         self.nested = NestedAcquires()
         self._looked_at = clock.now()
         self._saved_at = clock.now()
+        self._is_restored = False  # before that, what is known is less than what the file holds
         self._told = ""  # why the record could not be written, as long as that lasts
         self._held: dict[tuple[str, str | None], tuple[list[int], float]] = {}
 
@@ -74,6 +75,7 @@ class TrafficWatch:
 
     async def run(self) -> None:
         await self._restore()
+        self._is_restored = True
         while True:
             await asyncio.sleep(SAMPLED_EVERY_SECONDS)
             self.look([one.gate.controller.snapshot(clock.now()) for one in self._desk.upstreams])
@@ -194,7 +196,7 @@ class TrafficWatch:
     async def save(self) -> None:
         """What cannot be written is told once; the next try comes by itself."""
         self._saved_at = clock.now()
-        if self.file is None:
+        if self.file is None or not self._is_restored:
             return
         try:
             await asyncio.to_thread(_write, self.file, self.frozen())

@@ -24,19 +24,27 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 class ConfigWatch:
     """Looks while the configuration in force says `reload.watch`."""
 
-    def __init__(self, reload: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, reload: Callable[[], None], loop: asyncio.AbstractEventLoop, config: Config) -> None:
+        """`config` was read a moment ago, and will be adopted when the process has started."""
         self._reload = reload
         self._loop = loop
-        self._files: tuple[Path, ...] = ()
+        self._files = _files(config)
         self._known: Stamp = ()
         self._last: Stamp = ()
+        self._before_reading: Stamp | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.about_to_read()
+
+    def about_to_read(self) -> None:
+        """What the files become from now on is not what will be adopted: reading, checking and asking servers take
+        their time, and who writes meanwhile would never be seen."""
+        self._before_reading = self._stamp()
 
     def adopt(self, config: Config) -> None:
-        """This configuration is in force: what its files are now is known."""
-        users = config.auth.users_file
-        self._files = (Path(config.file), *([users] if users is not None else []))
-        self._known = self._last = self._stamp()
+        """This configuration is in force: what its files were before they were read is known."""
+        before, self._before_reading = self._before_reading, None
+        known_files, self._files = self._files, _files(config)
+        self._known = self._last = before if before is not None and known_files == self._files else self._stamp()
         self.close()
         if config.reload.watch:
             self._timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)
@@ -56,6 +64,11 @@ class ConfigWatch:
 
     def _stamp(self) -> Stamp:
         return tuple(map(_stamp, self._files))
+
+
+def _files(config: Config) -> tuple[Path, ...]:
+    users = config.auth.users_file
+    return (Path(config.file), *([users] if users is not None else []))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -64,7 +64,7 @@ class Process:
         self.draining = False
         self.view = RunningView(self)
         self.http = HttpServer(self.view, http_settings(config))
-        self.config_watch = ConfigWatch(self._reload_watched, loop)
+        self.config_watch = ConfigWatch(self._reload_watched, loop, config)
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -153,6 +153,7 @@ class Process:
 
     def reload_file(self, *, by: str, source: str, reason: str = "", dry_run: bool = False) -> ReloadReport:
         """Read the file again and take it over. Raises what `reload` raises, with a line in the log."""
+        self.config_watch.about_to_read()
         try:
             config = self._read()
             report = self.plan(config) if dry_run else self.reload(config)

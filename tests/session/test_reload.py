@@ -10,13 +10,16 @@ import yaml
 from structlog.testing import capture_logs
 
 from proxy.admission.classes import ClassState
-from proxy.service.config.loading import load_config
+from proxy.service.config.loading import load_config, load_config_text
+from proxy.service.config.model import Config
+from proxy.service.config_watch import ConfigWatch
 from proxy.service.reload_report import ReloadReport
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy, merged
 from tests.support.wire_client import WireClient, query
 
 BUDGET = {"total": 8}
+WATCHED = "reload: {watch: true}\nupstream: {url: postgresql://h/d}\ndefault_class: a\nclasses: {a: {limit: 1}}\n"
 BULK = {"limit": 2, "match": [{"application_name": "import*"}]}
 
 
@@ -205,22 +208,56 @@ async def test_a_watched_file_is_taken_over_when_it_is_written(from_file: Any, m
 
 
 async def test_a_half_written_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxy.service.config.loading import load_config_text
-    from proxy.service.config_watch import ConfigWatch
-
     path = tmp_path / "pgheadroom.yaml"
-    text = "reload: {watch: true}\nupstream: {url: postgresql://h/d}\ndefault_class: a\nclasses: {a: {limit: 1}}\n"
-    path.write_text(text)
-    config = load_config_text(text, {}, file=str(path))
+    path.write_text(WATCHED)
+    config = load_config_text(WATCHED, {}, file=str(path))
     reloads: list[str] = []
-    watch = ConfigWatch(lambda: reloads.append(path.read_text()), asyncio.get_running_loop())
+    watch = ConfigWatch(lambda: reloads.append(path.read_text()), asyncio.get_running_loop(), config)
     watch.adopt(config)
     watch._look()
-    for part in (text[:20], text[:60], text + "# more\n"):
+    for part in (WATCHED[:20], WATCHED[:60], WATCHED + "# more\n"):
         path.write_text(part)
         watch._look()
         assert reloads == []
     watch._look()
     watch._look()
-    assert reloads == [text + "# more\n"]
+    assert reloads == [WATCHED + "# more\n"]
+    watch.close()
+
+
+async def test_what_is_written_while_the_file_is_being_read_is_seen_afterwards(
+    from_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stamp was taken when all was adopted: a second write during the reload counted as known for ever."""
+    monkeypatch.setattr("proxy.service.config_watch.LOOK_EVERY_SECONDS", 0.05)
+    one = await from_file()
+    one.write(reload={"watch": True})
+    await one.reload()
+    read = one.proxy.process._read
+
+    def read_and_written_to() -> Config:
+        config = read()
+        one.proxy.process._read = read
+        one.write(reload={"watch": True}, classes={"all": {"limit": 2}})
+        return config
+
+    one.write(reload={"watch": True}, classes={"all": {"limit": 3}})
+    one.proxy.process._read = read_and_written_to
+    await one.reload()
+    assert limit(one) == 3
+    await eventually(lambda: limit(one) == 2)
+
+
+async def test_what_is_written_while_the_proxy_starts_is_seen_afterwards(tmp_path: Path) -> None:
+    """A start asks the servers, which takes seconds where one does not answer."""
+    path = tmp_path / "pgheadroom.yaml"
+    path.write_text(WATCHED)
+    reloads: list[str] = []
+    config = load_config_text(WATCHED, {}, file=str(path))
+    watch = ConfigWatch(lambda: reloads.append(path.read_text()), asyncio.get_running_loop(), config)
+    path.write_text(WATCHED + "# more\n")
+    watch.adopt(config)
+    watch._look()
+    watch._look()
+    assert reloads == [WATCHED + "# more\n"]
     watch.close()

@@ -5,6 +5,7 @@ Does not know: who sets them, when they end, how they are applied.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from proxy.service.config.model import Config
 from proxy.service.config.settable import NotSettable, Number, read_setting, settable, with_values
@@ -26,6 +27,17 @@ def read_all(config: Config, written: Mapping[str, object]) -> dict[str, Number]
     if problems or not values:
         raise OrderRefused("\n".join(problems) or "nothing to set: name a setting and its value", is_unknown=True)
     return values
+
+
+def read_again(config: Config, override: Override) -> Override:
+    """The override with its value as it would be read today: what was stored may have been edited, or be of another
+    version. Raises OrderRefused. A key that is no setting any more is for `those_that_hold` to tell."""
+    if override.key not in settable(config):
+        return override
+    try:
+        return replace(override, value=read_setting(config, override.key, override.value))
+    except NotSettable as problem:
+        raise OrderRefused(str(problem)) from None
 
 
 def check_values(config: Config, values: Mapping[str, Number], check: Check) -> list[str]:

@@ -7,7 +7,7 @@ Does not know: what a paused class is (the admission core does), HTTP, commands.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -21,7 +21,7 @@ from proxy.service.config.settable import Number, settable, shown, value_at, wit
 from proxy.service.findings import Finding
 from proxy.service.flag_files import LOOK_EVERY_SECONDS, FlagDirectory, FlagFile
 from proxy.service.order_store import OrdersUnreadable, put_aside, read_orders, write_orders
-from proxy.service.overrides import check_values, read_all, those_that_hold
+from proxy.service.overrides import check_values, read_again, read_all, those_that_hold
 from proxy.service.schedule import Effect, Window, effect_at, next_change, next_change_of_state
 from proxy.service.switchboard import STATES, Order, OrderRefused, Override, Switch, Switchboard, moved_to
 from proxy.service.view import OverrideNow, ScheduleNow
@@ -85,6 +85,7 @@ class Steering:
         self._state_file = files.state
         self._flags = FlagDirectory(files.flags) if files.flags is not None else None
         self._flag_problem: str | None = None
+        self._flag_files: list[FlagFile] = []
         self._strangers: frozenset[Path] = frozenset()
         self._windows: dict[str, tuple[Window, ...]] = {}
         self.effects: dict[str, Effect] = {}  # of the windows of time, for every class
@@ -123,19 +124,34 @@ class Steering:
             return
         for sentence in stored.problems:
             log.error("order_not_restored", why=sentence)
-        known, now = set(self._steered.config.classes), self._now()
+        names, now = self._names(), self._now()
         for switch in stored.switches:
-            if switch.class_name not in known:
+            name = names.get(switch.class_name)
+            if name is None:
                 log.warning("order_not_restored", why=f'there is no class "{switch.class_name}" any more')
             elif switch.until is not None and switch.until <= now:
-                log.info("switch_ended_meanwhile", class_name=switch.class_name, until=shown_time(switch.until))
+                log.info("switch_ended_meanwhile", class_name=name, until=shown_time(switch.until))
             else:
-                self.board.give(switch)
-                log.warning("switch_restored", **_facts(switch))
-        self._restore_overrides([one for one in stored.overrides if one.until is None or one.until > now])
+                self.board.give(replace(switch, class_name=name))
+                log.warning("switch_restored", **_facts(self.board.switches[name]))
+        overrides = [one for one in stored.overrides if one.until is None or one.until > now]
+        self._restore_overrides([moved_to(one, names) for one in overrides])
+
+    def _names(self) -> dict[str, str]:
+        """What every class is called now, by its name and by the one before it: what was ordered, and what a file in
+        the directory says, goes on for a class with another name."""
+        classes = self._steered.config.classes
+        before = {one.renamed_from: name for name, one in classes.items() if one.renamed_from is not None}
+        return before | {name: name for name in classes}
 
     def _restore_overrides(self, overrides: list[Override]) -> None:
-        for override in self._keep_what_holds(overrides).values():
+        readable = []
+        for one in overrides:
+            try:
+                readable.append(read_again(self._steered.config, one))
+            except OrderRefused as problem:
+                log.error("order_not_restored", why=str(problem))  # noqa: TRY400 (no bug of ours)
+        for override in self._keep_what_holds(readable).values():
             log.warning("override_restored", **_override_facts(override))
 
     @staticmethod
@@ -252,6 +268,7 @@ class Steering:
         before = self.board.overrides
         kept = self._keep_what_holds(before.values())
         self._read_schedules()
+        self._see_flags()  # the directory has not changed, and what its files are about has
         self.settle()
         if left or renamed or kept != before:
             self._save()
@@ -368,21 +385,29 @@ class Steering:
             if self._flag_problem is not None:
                 log.error("switch_files_unreadable", why=self._flag_problem)
         if files is not None:
-            self._see(files)
+            self._flag_files = files
+            if self._see_flags():
+                self.settle()
         self._flag_timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look_at_flags)
 
-    def _see(self, files: list[FlagFile]) -> None:
-        known = self._steered.config.classes
-        strangers = frozenset(file.path for file in files if file.class_name not in known)
+    def _see_flags(self) -> bool:
+        """What the files say of the classes that there are now. Returns whether that is something else than before.
+
+        A file is about the class that was called so before, too: a rename must not resume what somebody has paused.
+        """
+        classes, names = self._steered.config.classes, self._names()
+        strangers = frozenset(file.path for file in self._flag_files if file.class_name not in names)
         for path in strangers - self._strangers:
-            log.error("switch_file_of_no_class", path=str(path), classes=sorted(known))
+            log.error("switch_file_of_no_class", path=str(path), classes=sorted(classes))
         self._strangers = strangers
-        flags = {file.class_name: _flag(file) for file in files if file.class_name in known}
+        files = [file for file in self._flag_files if file.class_name in names]
+        # A file under the name of today counts before one under that of before.
+        files.sort(key=lambda file: file.class_name in classes)
+        flags = {names[file.class_name]: _flag(file, names[file.class_name]) for file in files}
         changes = self.board.see_flags(flags, self._now())
         for change in changes:
             self._note(change)
-        if changes:
-            self.settle()
+        return bool(changes)
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
@@ -422,8 +447,8 @@ def _limits(effects: Mapping[str, Effect], values: Mapping[str, Number]) -> dict
     }
 
 
-def _flag(file: FlagFile) -> Switch:
-    return Switch(file.class_name, STATES[file.order], file.by, file.reason, file.at, source=str(file.path))
+def _flag(file: FlagFile, class_name: str) -> Switch:
+    return Switch(class_name, STATES[file.order], file.by, file.reason, file.at, source=str(file.path))
 
 
 def _facts(switch: Switch) -> dict[str, object]:

@@ -118,6 +118,8 @@ class Switchboard:
         self.overrides = {one.key: one for one in (moved_to(one, renamed) for one in self.overrides.values())}
         moved = [replace(one, class_name=renamed.get(one.class_name, one.class_name)) for one in self.switches.values()]
         self.switches = {one.class_name: one for one in moved if one.class_name in names}
+        flags = [replace(one, class_name=renamed.get(one.class_name, one.class_name)) for one in self.flags.values()]
+        self.flags = {one.class_name: one for one in flags if one.class_name in names}
         for old, new in renamed.items():
             if old in self.last:
                 self.last[new] = replace(self.last.pop(old), class_name=new)

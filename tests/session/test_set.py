@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.admission.classes import ClassState
 from proxy.service.switchboard import OrderRefused
 from proxy.session.urgency import Turns
 from tests.support.eventually import eventually
@@ -100,6 +101,37 @@ async def test_a_restart_keeps_what_is_set_where_it_still_holds(run_proxy: RunPr
     assert {one.order.key for one in third.process.steering.overrides()} == {
         "classes.all.limit", "classes.all.queue.max",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-7, "x", [3], 1e300, "NaN", None])
+async def test_a_stored_number_that_is_none_costs_itself_and_not_the_start(
+    run_proxy: RunProxy, tmp_path: Path, value: object
+) -> None:
+    """A file of orders that somebody has edited: -7 came to the admission core, a text ended the start."""
+    path = tmp_path / "orders.json"
+    order = {"by": "anna", "reason": "", "at": 1.0, "until": None, "source": ""}
+    stored = [{"key": "classes.all.limit", "value": value, **order}, {"key": "classes.all.weight", "value": 3, **order}]
+    path.write_text(json.dumps({"version": 1, "switches": [], "overrides": stored}))
+    with capture_logs() as lines:
+        proxy = await run_proxy(budget=BUDGET, switches={"state_file": str(path)}, classes={"all": {"limit": 2}})
+    assert limit(proxy) == 2
+    assert [one.order.key for one in proxy.process.steering.overrides()] == ["classes.all.weight"]
+    assert [line["event"] for line in lines].count("order_not_restored") == 1
+
+
+async def test_orders_survive_a_restart_with_which_their_class_gets_another_name(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    """As they survive a reload with it: the restart would have resumed what was paused."""
+    kept = {"state_file": str(tmp_path / "orders.json")}
+    first = await run_proxy(budget=BUDGET, switches=kept, classes={"all": {"limit": 2}})
+    set_numbers(first, classes__all__limit=3)
+    first.process.steering.switch("all", ClassState.PAUSED, by="anna", reason="storm")
+    await first.process.drain_and_stop()
+    jobs = {"jobs": {"limit": 2, "renamed_from": "all"}}
+    second = await run_proxy(budget=BUDGET, switches=kept, default_class="jobs", classes=jobs)
+    assert second.controller.state_of("jobs") is ClassState.PAUSED
+    assert second.controller.snapshot(0.0).of_class("jobs").limit == 3
 
 
 async def test_a_reload_keeps_what_is_set(run_proxy: RunProxy) -> None:

@@ -285,6 +285,38 @@ class TestFlagFiles:
         with pytest.raises(AssertionError, match=r"rejecting by a file; remove .*reject-bulk"):
             await operator.order("resume")
 
+    async def test_a_file_counts_for_a_class_that_comes_by_a_reload(self, operate: Operate, tmp_path: Path) -> None:
+        """The directory had not changed, so its files were not looked at again: the class that somebody had stopped
+        before it came was let loose."""
+        (tmp_path / "pause-cron").touch()
+        operator = await operate(switches={"dir": str(tmp_path)})
+        operator.proxy.reload(classes=CLASSES | {"cron": {"limit": 1}})
+        assert state(operator.proxy, "cron") is ClassState.PAUSED
+
+    async def test_a_file_goes_on_counting_for_a_class_that_is_renamed(self, operate: Operate, tmp_path: Path) -> None:
+        """The rename resumed what the file had paused, without a word."""
+        (tmp_path / "pause-bulk").write_text("import storm")
+        operator = await operate(switches={"dir": str(tmp_path)})
+        with capture_logs() as lines:
+            operator.proxy.reload(
+                default_class="jobs", classes={"web": CLASSES["web"], "jobs": {"limit": 3, "renamed_from": "bulk"}}
+            )
+        assert state(operator.proxy, "jobs") is ClassState.PAUSED
+        assert not [line for line in lines if line["event"] in ("switch", "switch_file_of_no_class")]
+        (tmp_path / "pause-bulk").unlink()
+        await is_running(operator.proxy, "jobs")
+
+    async def test_a_file_of_a_class_that_left_is_said_and_counts_again_when_it_is_back(
+        self, operate: Operate, tmp_path: Path
+    ) -> None:
+        (tmp_path / "pause-web").touch()
+        operator = await operate(switches={"dir": str(tmp_path)})
+        with capture_logs() as lines:
+            operator.proxy.reload(classes={"bulk": CLASSES["bulk"]})
+        assert [line["event"] for line in lines].count("switch_file_of_no_class") == 1
+        operator.proxy.reload(classes=CLASSES)
+        assert state(operator.proxy, "web") is ClassState.PAUSED
+
     async def test_a_file_of_no_class_is_said_once(self, operate: Operate, tmp_path: Path) -> None:
         (tmp_path / "pause-bulkk").touch()
         with capture_logs() as lines:

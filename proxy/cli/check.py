@@ -83,8 +83,9 @@ def _show(config: Config, facts: Facts, found: list[Finding]) -> None:
     rows = [[finding.severity, finding.key, finding.line or "", finding.text, finding.hint] for finding in found]
     print_table(["", "setting", "line", "what", "what to change"], rows)
     _show_classes(config)
+    of_classes = [[f"classes.{name}", one.reason] for name, one in config.classes.items() if one.reason]
     reasons = [[key, reason] for key, reason in config.reasons().items()]
-    print_table(["number", "reason"], reasons)
+    print_table(["number", "reason"], [*of_classes, *reasons])
     for part in parts(config):
         click.echo(_budget_line(part, facts[part.name]))
     errors, warnings = _count(found, Severity.ERROR), _count(found, Severity.WARNING)
@@ -93,14 +94,13 @@ def _show(config: Config, facts: Facts, found: list[Finding]) -> None:
 
 
 def _show_classes(config: Config) -> None:
-    columns = ["class", "upstream", "priority", "reserved", "lendable", "limit", "pinned", "mode", "queue", "reason"]
+    columns = ["class", "upstream", "priority", "reserved", "lendable", "limit", "pinned", "mode", "queue"]
     rows = [
         [
             f"{name} (default)" if name == part.default_class else name,
             part.name,
             *(one.priority, one.reserved, one.lendable, one.limit, pinned_limit(one), one.pool_mode),
             _queue(one),
-            one.reason or "",
         ]
         for part in parts(config)
         for name, one in part.classes.items()

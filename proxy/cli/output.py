@@ -61,13 +61,13 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], title: s
 
 def plain_table(columns: Sequence[str], cells: Sequence[Sequence[str]], *, title: str = "", width: int) -> str:
     """The table as text, no wider than `width` where its columns can be wrapped."""
-    widths = _widths([columns, *cells], width)
+    widths, gap = _widths([columns, *cells], width)
     numeric = [_is_numeric(cells, position) for position in range(len(columns))]
     lines = [title] if title else []
-    lines += _row_lines(columns, widths, numeric)
-    lines.append("  ".join("-" * one for one in widths))
+    lines += _row_lines(columns, widths, numeric, gap)
+    lines.append(gap.join("-" * one for one in widths))
     for row in cells:
-        lines += _row_lines(row, widths, numeric)
+        lines += _row_lines(row, widths, numeric, gap)
     return "\n".join(lines) + "\n"
 
 
@@ -75,15 +75,16 @@ def _is_numeric(cells: Sequence[Sequence[str]], position: int) -> bool:
     return all(row[position].replace(".", "", 1).isdecimal() for row in cells if row[position])
 
 
-def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+def _widths(rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], str]:
+    """The widths of the columns, and what stands between them: less where even wrapped ones do not fit."""
     widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
-    gaps = 2 * (len(widths) - 1)
-    while sum(widths) + gaps > width and max(widths) > _LEAST_COLUMN:
+    gaps = len(widths) - 1
+    while sum(widths) + 2 * gaps > width and max(widths) > _LEAST_COLUMN:
         widths[widths.index(max(widths))] -= 1
-    return widths
+    return widths, "  " if sum(widths) + 2 * gaps <= width else " "
 
 
-def _row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+def _row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool], gap: str) -> list[str]:
     wrapped = [textwrap.wrap(cell, one) or [""] for cell, one in zip(row, widths, strict=True)]
     lines = []
     for number in range(max(map(len, wrapped))):
@@ -92,5 +93,5 @@ def _row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool
             part.rjust(one) if right else part.ljust(one)
             for part, one, right in zip(parts, widths, numeric, strict=True)
         ]
-        lines.append("  ".join(aligned).rstrip())
+        lines.append(gap.join(aligned).rstrip())
     return lines

@@ -56,6 +56,13 @@ def test_a_sound_configuration_shows_its_classes_and_exits_with_0(config, server
     assert "hush" not in result.output
 
 
+def test_the_tables_of_the_example_fit_into_80_columns(server):
+    result = run("-c", "config/pgheadroom.yaml", COLUMNS="80", PGHEADROOM_UPSTREAM_URL="postgresql://h/d")
+    tables = [line for line in result.output.splitlines() if not line.startswith(("budget:", "0 err"))]
+    assert max(map(len, tables)) <= 80
+    assert "a shell in an incident always gets in" in result.output
+
+
 def test_what_cannot_hold_exits_with_1_and_names_setting_line_and_change(config, server):
     server[0] = ServerFacts(40)
     result = run("-c", config)

@@ -16,3 +16,10 @@ def test_the_widest_column_is_wrapped_where_the_line_is_short():
 
 def test_a_cell_that_is_empty_keeps_its_place():
     assert plain_table(["a", "b"], [["", "x"]], width=80) == "a  b\n-  -\n   x\n"
+
+
+def test_columns_stand_closer_where_nothing_can_be_wrapped():
+    row = ["transaction", "transaction", "transaction"]
+
+    assert plain_table(["a", "b", "c"], [row], width=36).splitlines()[-1] == " ".join(row)
+    assert plain_table(["a", "b", "c"], [row], width=37).splitlines()[-1] == "  ".join(row)

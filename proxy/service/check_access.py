@@ -4,24 +4,25 @@ Owns: the rules about listeners, TLS, the files they need, and how clients are t
 Does not know: the budget's numbers (check.py does), what clients have to prove (check_authentication.py does).
 """
 
+from pathlib import Path
+
 from proxy.service.check_authentication import report_authentication
 from proxy.service.check_files import is_loopback, report_file
+from proxy.service.config.errors import Path as KeyPath
 from proxy.service.config.model import Config, ListenTls, Match, PriorityClass
 from proxy.service.config.parts import UpstreamPart
 from proxy.service.findings import Reporter
 from proxy.service.tls import TlsFilesUnusable, tls_offer, upstream_tls
 
 _SHORTEST_TOKEN = 16
+_CREATE = "create it, owned by the proxy's user"
 
 
 def report_access(report: Reporter, config: Config) -> None:
     _report_listeners(report, config)
     _report_tls(report, config)
     report_authentication(report, config)
-    file = config.traffic.file
-    if file is not None and not file.parent.is_dir():
-        text = f"{file.parent} is no directory: what was seen of the traffic is lost at a restart"
-        report.warning(("traffic", "file"), text, "create it, owned by the proxy's user")
+    _report_kept_files(report, config)
     _report_tags(report, config)
 
 
@@ -30,6 +31,30 @@ def report_access_of_part(report: Reporter, part: UpstreamPart) -> None:
     _report_upstream(report, part)
     _report_matching(report, part)
     _report_privileges(report, part)
+
+
+# Files that are written
+
+
+def _report_kept_files(report: Reporter, config: Config) -> None:
+    """Files and directories that come into being, or into use, only while running: nobody would look for them then."""
+    flags = config.switches.dir
+    if flags is not None and not flags.is_dir():
+        text = f"{flags} is no directory: no file in it is a switch until it is one"
+        report.warning(("switches", "dir"), text, _CREATE)
+    _report_kept_file(report, ("switches", "state_file"), config.switches.state_file, "orders end with the process")
+    _report_kept_file(report, ("switches", "audit_file"), config.switches.audit_file, "orders stand in the log alone")
+    lost = "what was seen of the traffic is lost at a restart"
+    _report_kept_file(report, ("traffic", "file"), config.traffic.file, lost)
+
+
+def _report_kept_file(report: Reporter, where: KeyPath, file: Path | None, otherwise: str) -> None:
+    if file is None:
+        return
+    if file.is_dir():
+        report.warning(where, f"{file} is a directory: {otherwise}", "name a file in it")
+    elif not file.parent.is_dir():
+        report.warning(where, f"{file.parent} is no directory: {otherwise}", _CREATE)
 
 
 # Listeners

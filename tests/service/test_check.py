@@ -215,6 +215,27 @@ def test_the_default_queue_timeout_suits_every_known_pool():
     assert config.classes["web"].queue.timeout < min(CLIENT_PATIENCE_SECONDS.values())
 
 
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("switches: {dir: nowhere}", ["switches.dir"]),
+        ("switches: {dir: here, state_file: here/orders, audit_file: here/audit}\ntraffic: {file: here/seen}", []),
+        ("switches: {state_file: here, audit_file: here}", ["switches.state_file", "switches.audit_file"]),
+        (
+            "switches: {state_file: nowhere/orders}\ntraffic: {file: nowhere/seen}",
+            ["switches.state_file", "traffic.file"],
+        ),
+    ],
+)
+def test_what_could_not_be_kept_is_told_before_somebody_counts_on_it(tmp_path, section, keys):
+    """A pause that the next restart forgets, or a flag file that nobody looks at, is found out on the worst day."""
+    (tmp_path / "here").mkdir()
+    config = load_config_text(f"{SOUND}{section}\n", {}, file="f.yaml", directory=tmp_path)
+    assert [(one.severity.value, one.key) for one in findings(config, SERVER_OF_100)] == [
+        ("warning", key) for key in keys
+    ]
+
+
 def test_customer_traffic_is_the_most_important_class_that_shares_and_matches_somebody():
     assert customer_class(parts(load_config_text(SOUND, {}))[0]) == "web"
     only_default = SOUND[: SOUND.index("classes:")].replace("[web]", "[other]") + "classes:\n  other: {limit: 5}\n"

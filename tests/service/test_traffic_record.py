@@ -113,6 +113,15 @@ def test_a_week_of_many_applications_stays_small():
     assert sum(len(data) for _, data in record.frozen()) < 2_500_000
 
 
+def test_a_clock_that_is_set_back_goes_on_with_the_hour_that_it_shows_again():
+    """There were two of that hour then, and a restart kept the later one of them alone."""
+    record = TrafficRecord(keep_hours=9)
+    for hour in (6, 7, 6, 7, 8):
+        record.hour_at(hour * HOUR).observe({"web": ClassReading(2, 0, False)}, {}, 100.0)
+    seen = [(hour.index, hour.seconds) for hour in hours_of(record.frozen(), 0)]
+    assert seen == [(6, 200.0), (7, 200.0), (8, 100.0)]
+
+
 def test_a_restart_within_the_hour_goes_on_with_it():
     before = TrafficRecord(keep_hours=9)
     before.hour_at(7 * HOUR).observe({"web": ClassReading(2, 0, False)}, {}, 100.0)

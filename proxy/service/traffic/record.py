@@ -189,11 +189,13 @@ class TrafficRecord:
         return None if self._current is None else self._current.index
 
     def _turn_to(self, index: int) -> None:
+        hours = dict(self._closed)
         if self._current is not None:
-            self._closed.append((self._current.index, self._current.to_bytes()))
-        self._current = Hour(index)
-        if self._closed and self._closed[-1][0] == index:  # the process was started again within the hour
-            self._current = Hour.from_bytes(self._closed.pop()[1])
+            hours[self._current.index] = self._current.to_bytes()
+        # There already where the process was started again within the hour, or the clock was set back into it.
+        before = hours.pop(index, None)
+        self._current = Hour(index) if before is None else Hour.from_bytes(before)
+        self._closed = deque(sorted(hours.items()))
         self.forget_old(index)
 
     def forget_old(self, index: int) -> None:

@@ -182,6 +182,10 @@ class Process:
         """Servers come and go with a restart: their clients, pools and budgets would have to come and go too."""
         names, running = {part.name for part in parts(config)}, {upstream.name for upstream in self.upstreams}
         report = Reporter(config)
+        if names == running and (config.upstream is None) is not (self.config.upstream is None):
+            form = "upstream" if config.upstream is not None else "upstreams"
+            text = f"the running proxy was started with the {'long' if form == 'upstream' else 'short'} form of it"
+            report.error((form,), text, "restart the proxy, or write it as before")
         for name in sorted(names ^ running):
             text = f"{name} is {'new' if name in names else 'gone'}, and upstreams do not come or go by a reload"
             report.error(("upstreams",), text, "restart the proxy, or put it back")

@@ -13,9 +13,10 @@ from proxy.admission.classes import ClassState
 from proxy.service.config.loading import load_config, load_config_text
 from proxy.service.config.model import Config
 from proxy.service.config_watch import ConfigWatch
+from proxy.service.findings import BudgetCannotHold
 from proxy.service.reload_report import ReloadReport
 from tests.support.eventually import eventually
-from tests.support.running import Running, RunProxy, merged
+from tests.support.running import Running, RunProxy, config_of, merged
 from tests.support.wire_client import WireClient, query
 
 BUDGET = {"total": 8}
@@ -25,8 +26,6 @@ BULK = {"limit": 2, "match": [{"application_name": "import*"}]}
 
 def report(proxy: Running, **changes: Any) -> ReloadReport:
     """What a reload from here to there would say."""
-    from tests.support.running import config_of
-
     return proxy.process.plan(config_of(merged(proxy.settings, changes), proxy.folder))
 
 
@@ -162,6 +161,10 @@ async def test_a_reload_over_http_with_and_without_doing_it(from_file: Any) -> N
         ({"classes": {"all": {"limit": 2, "reserved": 7}}}, "7 slots are reserved, but limit is 2"),
         ({"classes": {"all": {"limti": 2}}}, 'did you mean "limit"?'),
         ({"default_class": "web"}, "allowed: all"),
+        (
+            {"classes": {"all": {"limit": 3}, **{one: {"limit": 1, "renamed_from": "old"} for one in ("a", "b")}}},
+            "'old' goes on as a already",
+        ),
         ({"listen": {"tls": {"cert": "nowhere.pem", "key": "nowhere.key"}}}, "nowhere.pem"),
     ],
 )
@@ -261,3 +264,15 @@ async def test_what_is_written_while_the_proxy_starts_is_seen_afterwards(tmp_pat
     watch._look()
     assert reloads == [WATCHED + "# more\n"]
     watch.close()
+
+
+async def test_the_other_form_of_writing_one_upstream_is_refused_in_words(run_proxy: RunProxy) -> None:
+    """`upstreams: {main: ...}` has the name that the short form has in metrics: the comparison of the two failed."""
+    proxy = await run_proxy(budget={"total": 5})
+    short = dict(proxy.settings)
+    one = {"url": short.pop("upstream")["url"], "budget": short.pop("budget")}
+    long = short | {"upstreams": {"main": one | {"default_class": short.pop("default_class")}}}
+    long.pop("default_class", None)
+    with pytest.raises(BudgetCannotHold, match="restart the proxy, or write it as before"):
+        proxy.process.reload(config_of(long, proxy.folder))
+    assert proxy.controller.settings.total == 5

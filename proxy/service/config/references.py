@@ -55,9 +55,16 @@ def _several(document: Document, given: set[str], *, has_none: bool) -> Iterator
 def findings_of_names(config: Config, document: Document) -> list[ConfigFinding]:
     """Of a configuration whose values are well-formed."""
     found = [*_names_of_upstreams(config, document), *_names_of_classes(config, document)]
+    taken: dict[str, str] = {}
     for name, one in config.classes.items():
+        if one.renamed_from is None:
+            continue
+        text = ""
         if one.renamed_from in config.classes:
             text = f"'{one.renamed_from}' is a class still; only one that is gone goes on under another name"
+        elif taken.setdefault(one.renamed_from, name) != name:
+            text = f"'{one.renamed_from}' goes on as {taken[one.renamed_from]} already; it cannot become two classes"
+        if text:
             found.append(document.finding(("classes", name, "renamed_from"), text))
     if INTERNAL_CLASS in config.classes:
         text = "the proxy's own connections are in a class of this name, which always exists; choose another name"

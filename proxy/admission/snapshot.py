@@ -44,7 +44,8 @@ class ClassSnapshot:
     admissions: Mapping[tuple[bool, bool], int]
     refusals: Mapping[RefusalReason, int]
     released: int
-    would_queue: int | None  # None where the class decides and does not only warn
+    trial_limit: int | None  # what a class that only warns would have for a limit; None where it decides
+    would_queue: int | None  # None, too, where it decides
     would_refuse: Mapping[RefusalReason, int]
 
 
@@ -120,6 +121,7 @@ def _of_class(account: Account, lent: int, now: float) -> ClassSnapshot:
         },
         refusals=dict(account.refusals),
         released=account.released,
+        trial_limit=None if account.trial is None else account.trial.settings.limit,
         would_queue=None if account.trial is None else account.trial.would_queue,
         would_refuse={} if account.trial is None else dict(account.trial.would_refuse),
     )

@@ -30,6 +30,14 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
 
+def print_line(text: str) -> None:
+    """On a terminal wrapped between words, further lines indented; elsewhere as it is, to be searched."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, max(width, _LEAST_COLUMN), subsequent_indent="    ", break_on_hyphens=False)
+    click.echo(text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """One line per row, or several where a cell has to be wrapped. Nothing is printed where there is no row."""
     if not rows:
@@ -42,7 +50,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
 
 
 def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> bool:
-    """False where rich is not installed: it belongs to an extra."""
+    """False where rich is not installed (it belongs to an extra), or its frame would make it wrap more."""
+    framed = sum(_widths([columns, *cells], sys.maxsize)[0]) + 3 * len(columns) + 1
+    if framed > shutil.get_terminal_size().columns:
+        return False
     try:
         from rich.console import Console  # noqa: PLC0415 - optional
         from rich.table import Table  # noqa: PLC0415
@@ -76,12 +87,27 @@ def _is_numeric(cells: Sequence[Sequence[str]], position: int) -> bool:
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], str]:
-    """The widths of the columns, and what stands between them: less where even wrapped ones do not fit."""
+    """The widths of the columns, and what stands between them.
+
+    Where the widest cells are too much the widest columns are wrapped, then the columns stand closer, and at last even
+    narrow ones are wrapped, as long as no word is cut.
+    """
     widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
     gaps = len(widths) - 1
-    while sum(widths) + 2 * gaps > width and max(widths) > _LEAST_COLUMN:
-        widths[widths.index(max(widths))] -= 1
-    return widths, "  " if sum(widths) + 2 * gaps <= width else " "
+    _shrink(widths, [_LEAST_COLUMN] * len(widths), width - 2 * gaps)
+    if sum(widths) + 2 * gaps <= width:
+        return widths, "  "
+    _shrink(widths, [_longest_word(rows, position) for position in range(len(widths))], width - gaps)
+    return widths, " "
+
+
+def _shrink(widths: list[int], least: Sequence[int], room: int) -> None:
+    while sum(widths) > room and (wrappable := [i for i, one in enumerate(widths) if one > least[i]]):
+        widths[max(wrappable, key=lambda i: widths[i])] -= 1
+
+
+def _longest_word(rows: Sequence[Sequence[str]], position: int) -> int:
+    return min(_LEAST_COLUMN, max((len(word) for row in rows for word in row[position].split()), default=1))
 
 
 def _row_lines(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool], gap: str) -> list[str]:

@@ -16,7 +16,8 @@ import click
 
 from proxy.cli.output import plain_table, print_json
 from proxy.cli.remote import address_of, ask, remote_options
-from proxy.cli.status import CLIENT_COLUMNS, client_row, show_wait
+from proxy.cli.status import CLIENT_COLUMNS, client_row
+from proxy.cli.status_lines import show_wait
 
 EVERY_SECONDS = 1.0
 COLUMNS = ("class", "used", "reserved", "limit", "borrowed", "waiting", "oldest wait", "adm/s", "ref/s", "state")

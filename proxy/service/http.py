@@ -18,17 +18,16 @@ import structlog
 from aiohttp import web
 
 from proxy.service.adaptive_state import worst_canary
+from proxy.service.class_status import Document, switch_document
 from proxy.service.config.parts import parts
 from proxy.service.history import SAMPLE_EVERY_SECONDS, History
 from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
 from proxy.service.page import page_with_headers
 from proxy.service.status import (
-    Document,
     history_document,
     override_document,
     report_document,
     status_document,
-    switch_document,
 )
 from proxy.service.switch_request import BadSwitch, WantedOrder, has_token, is_foreign_page, parse_order
 from proxy.service.switchboard import STATES, OrderRefused

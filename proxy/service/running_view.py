@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission.classes import ClassState
+from proxy.admission.holds import HoldBounds
 from proxy.admission.snapshot import Snapshot
 from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.budget import overcommitted_slots
@@ -84,6 +85,9 @@ class RunningView:
 
     def class_reasons(self) -> Mapping[str, str]:
         return {name: one.reason for name, one in self._process.config.classes.items() if one.reason}
+
+    def hold_bounds(self, class_name: str) -> HoldBounds:
+        return self._process.desk.behaviour(class_name).holds
 
     def client_counts(self) -> Mapping[ClientKey, int]:
         counts: Counter[ClientKey] = Counter()

@@ -5,19 +5,17 @@ Does not know: HTTP, how it is displayed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from proxy import __version__
-from proxy.admission.snapshot import ClassSnapshot, Snapshot
+from proxy.admission.snapshot import Snapshot
 from proxy.service.adaptive_state import AdaptiveState, CanaryState, worst_canary, worst_load
+from proxy.service.class_status import Document, by_state, class_document
 from proxy.service.findings import Finding
 from proxy.service.history import History
 from proxy.service.reload_report import ReloadReport
-from proxy.service.schedule import Effect
 from proxy.service.server_facts import ServerFacts
-from proxy.service.switchboard import Switch
 from proxy.service.traffic.nested_acquire import Identity, Suspect
 from proxy.service.upstream_reading import (
     ServerConnectionCounts,
@@ -28,25 +26,18 @@ from proxy.service.upstream_reading import (
 )
 from proxy.service.view import (
     ClientKey,
-    ClientState,
     IdentityUse,
     OverrideNow,
     PinKey,
     ProcessView,
     RefusedIdentity,
-    ScheduleNow,
     UnmatchedName,
-    configured_limit_of,
     fold_names,
     fold_pins,
-    pinned_limit_of,
     readable_name,
     readable_text,
     top_identities,
 )
-
-# JSON has no better type; the keys are listed in the functions below.
-Document = dict[str, Any]
 
 _SUSPECTS_SHOWN = 10
 
@@ -76,14 +67,14 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "budget_problems": [_problem(one) for upstream in upstreams for one in upstream.problems],
         "server_connections": _server_connections(servers_together(upstreams)),
         "listening": asdict(listening_together(upstreams)),
-        "upstreams": [_upstream_document(one) for one in upstreams],
+        "upstreams": [_upstream_document(one, view, now) for one in upstreams],
         "adaptive": _adaptive(worst_load(view.adaptive().values())),
         "lock_waits": sum_or_none(view.lock_waits().get(one.name) for one in upstreams),
         "canary": _canary(worst_canary(view.canary().values(), now), now),
-        "clients": _by_state(clients.items()),
+        "clients": by_state(clients.items()),
         "pins": [{"clients": count} | _pin_document(key) for key, count in fold_pins(view.pins()).items()],
         "prepared_statements": asdict(view.prepared_statements()),
-        "classes": [_class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
+        "classes": [class_document(one, view, history, of_class.get(one.name, {})) for one in snapshot.classes],
         "overrides": [override_document(one) for one in view.overrides()],
         "unmatched": _unmatched(view),
         "late_answers": dict(view.late_answers()),
@@ -100,18 +91,6 @@ def history_document(history: History) -> Document:
         "server_active": [s.server_active for s in samples],
         "server_idle": [s.server_idle for s in samples],
         "waiting": [s.waiting for s in samples],
-    }
-
-
-def switch_document(switch: Switch) -> Document:
-    return {
-        "class": switch.class_name,
-        "state": switch.state.value,
-        "by": switch.by,
-        "reason": switch.reason,
-        "at": switch.at,
-        "until": switch.until,
-        "source": switch.source,
     }
 
 
@@ -137,71 +116,8 @@ def override_document(one: OverrideNow) -> Document:
     }
 
 
-def _class_document(
-    reading: ClassSnapshot, view: ProcessView, history: History, clients: Mapping[ClientKey, int]
-) -> Document:
-    schedule, adaptive = view.schedule(reading.name), view.adaptive().get(view.upstream_of_class(reading.name) or "")
-    last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
-    return {
-        "name": reading.name,
-        "upstream": view.upstream_of_class(reading.name),
-        "priority": reading.settings.priority,
-        "state": reading.state.value,
-        "used": reading.used,
-        "held": reading.held,
-        "floor": reading.floor,
-        "reserved": reading.reserved,
-        "lendable": reading.settings.lendable,
-        "limit": configured_limit_of(reading),
-        "adaptive_limit": reading.limit,
-        "adaptive_target": None if adaptive is None else adaptive.limits.get(reading.name, reading.settings.limit),
-        "slow_start_limit": reading.slow_start_limit,
-        "borrowed": reading.borrowed,
-        "lent": reading.lent,
-        "pinned": reading.pinned,
-        "pinned_limit": pinned_limit_of(reading),
-        "waiting": reading.waiting,
-        "oldest_wait_seconds": reading.oldest_wait_seconds,
-        "expected_wait_seconds": reading.expected_wait_seconds,
-        "admissions_total": sum(reading.admissions.values()),
-        "refusals_total": _refusals(reading, view.refusals_outside_queue()),
-        "retry_amplification": history.retry_amplification(reading.name),
-        "clients": _by_state(clients.items()),
-        "applications": _applications(clients),
-        "reason": view.class_reasons().get(reading.name, ""),
-        "decided_by": _decided_by(in_force, schedule),
-        "schedule": None if schedule is None else _schedule_document(schedule),
-        "switch": None if in_force is None else switch_document(in_force),
-        "last_switch": None if last is None else switch_document(last),
-    }
-
-
 def _refused_identity(one: RefusedIdentity) -> Document:
     return {"class": one.class_name, "identity": one.identity, "refusals": one.refusals}
-
-
-def _decided_by(order: Switch | None, schedule: ScheduleNow | None) -> str:
-    """Who says what state the class is in."""
-    if order is not None:
-        return "switch"
-    return "configuration" if schedule is None or schedule.now.state is None else "schedule"
-
-
-def _schedule_document(schedule: ScheduleNow) -> Document:
-    return {
-        "now": _effect_document(schedule.now),
-        "next_change_at": schedule.next_change_at,
-        "then": _effect_document(schedule.then),
-    }
-
-
-def _effect_document(effect: Effect) -> Document:
-    return {
-        "limit": effect.limit,
-        "state": None if effect.state is None else effect.state.value,
-        "reason": effect.reason,
-        "windows": [window.text for window in effect.windows],
-    }
 
 
 def _adaptive(state: AdaptiveState | None) -> Document | None:
@@ -232,36 +148,11 @@ def _pin_document(key: PinKey) -> Document:
     return {"class": key.class_name, "application_name": key.application_name, "reason": key.reason}
 
 
-def _refusals(reading: ClassSnapshot, outside_queue: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    """Refusals of one class by reason; a reason that never happened is absent."""
-    counts = {reason.value: count for reason, count in reading.refusals.items() if count}
-    for (class_name, reason_name), count in outside_queue.items():
-        if class_name == reading.name and count:
-            counts[reason_name] = counts.get(reason_name, 0) + count
-    return counts
-
-
 def _by_class(clients: Mapping[ClientKey, int]) -> dict[str, dict[ClientKey, int]]:
     groups: defaultdict[str, dict[ClientKey, int]] = defaultdict(dict)
     for key, count in clients.items():
         groups[key.class_name][key] = count
     return groups
-
-
-def _by_state(clients: Iterable[tuple[ClientKey, int]]) -> dict[str, int]:
-    counts = dict.fromkeys((state.value for state in ClientState), 0)
-    for key, count in clients:
-        counts[key.state.value] += count
-    return counts | {"total": sum(counts.values())}
-
-
-def _applications(clients: Mapping[ClientKey, int]) -> list[Document]:
-    """The application names of one class, the one with most connections first."""
-    by_name: defaultdict[str, list[tuple[ClientKey, int]]] = defaultdict(list)
-    for key, count in clients.items():
-        by_name[key.application_name].append((key, count))
-    rows = [{"application_name": name} | _by_state(counts) for name, counts in by_name.items()]
-    return sorted(rows, key=lambda row: (-row["total"], row["application_name"]))
 
 
 def _identity(identity: Identity) -> Document:
@@ -294,7 +185,7 @@ def _problem(one: Finding) -> Document:
     return {"severity": one.severity.value, "key": one.key, "text": readable_text(one.text), "hint": one.hint}
 
 
-def _upstream_document(reading: UpstreamReading) -> Document:
+def _upstream_document(reading: UpstreamReading, view: ProcessView, now: float) -> Document:
     """One upstream by itself; what stands above it in the document is that of all of them together."""
     return {
         "name": reading.name,
@@ -307,6 +198,9 @@ def _upstream_document(reading: UpstreamReading) -> Document:
             "overcommitted_slots": reading.overcommitted_slots,
         },
         "budget_problems": [_problem(one) for one in reading.problems],
+        "adaptive": _adaptive(view.adaptive().get(reading.name)),
+        "lock_waits": view.lock_waits().get(reading.name),
+        "canary": _canary(view.canary().get(reading.name), now),
         "server_connections": _server_connections(reading.servers),
         "listening": asdict(reading.listening),
     }

@@ -119,6 +119,8 @@ def _together(a: ClassSnapshot, b: ClassSnapshot) -> ClassSnapshot:
         pinned_debt=a.pinned_debt + b.pinned_debt,
         waiting=a.waiting + b.waiting,
         oldest_wait_seconds=max(a.oldest_wait_seconds, b.oldest_wait_seconds),
+        would_queue=None if settled.would_queue is None else (a.would_queue or 0) + (b.would_queue or 0),
+        would_refuse=_added(a.would_refuse, b.would_refuse),
         admissions=_added(a.admissions, b.admissions),
         refusals=_added(a.refusals, b.refusals),
         released=a.released + b.released,

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
+from proxy.admission.holds import HoldBounds
 from proxy.admission.snapshot import ClassSnapshot, Snapshot
 from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.config.model import Config
@@ -141,6 +142,9 @@ class ProcessView(Protocol):
 
     def class_reasons(self) -> Mapping[str, str]:
         """The configured `reason` of each class that has one."""
+
+    def hold_bounds(self, class_name: str) -> HoldBounds:
+        """How long its clients may go on in one way; infinity is no bound."""
 
     def upstream_of_class(self, class_name: str) -> str | None:
         """Whose slots it gets; None for `internal` where there are several, each with one of its own."""

@@ -1,6 +1,6 @@
 """Tables as plain text."""
 
-from proxy.cli.output import plain_table
+from proxy.cli.output import plain_table, print_line, print_table
 
 
 def test_numbers_stand_on_the_right_and_texts_on_the_left():
@@ -23,3 +23,23 @@ def test_columns_stand_closer_where_nothing_can_be_wrapped():
 
     assert plain_table(["a", "b", "c"], [row], width=36).splitlines()[-1] == " ".join(row)
     assert plain_table(["a", "b", "c"], [row], width=37).splitlines()[-1] == "  ".join(row)
+
+
+def test_where_the_widest_is_narrow_already_headings_are_wrapped_and_no_word_is_cut():
+    table = plain_table(["class", "oldest wait", "state"], [["imports", "3.2 s", "running"]], width=22)
+    assert table == ("class   oldest state\n        wait\n------- ------ -------\nimports 3.2 s  running\n")
+
+
+def test_a_table_too_wide_for_its_frame_has_none(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(["class", "reserved", "limit", "state"], [["web", 10, 20, "running"]])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["class", "reserved", "limit", "state"]
+
+
+def test_a_long_line_is_wrapped_between_words_on_a_terminal_and_left_alone_elsewhere(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_line("slots: 24 of 54 in use, all well")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_line("slots: 24 of 54 in use, all well")
+    assert capsys.readouterr().out == "slots: 24 of 54 in use, all well\nslots: 24 of 54 in\n    use, all well\n"

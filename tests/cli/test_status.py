@@ -4,19 +4,24 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
 from click.testing import CliRunner
 
-from proxy.admission.classes import ClassState
+from proxy.admission.classes import ClassSettings, ClassState, Mode
+from proxy.admission.holds import HoldBounds
+from proxy.admission.overload import Load, Verdict
 from proxy.cli import status
 from proxy.cli.remote import DEFAULT_URL, address_of
-from proxy.cli.status import COLUMNS, command, show_wait
+from proxy.cli.status import COLUMNS, command
+from proxy.cli.status_lines import show_wait
+from proxy.service.adaptive_state import AdaptiveState
 from proxy.service.schedule import Effect, Window
-from proxy.service.view import ScheduleNow, Unmatched, UnmatchedName
+from proxy.service.view import RefusedIdentity, ScheduleNow, Unmatched, UnmatchedName
 from tests.support.fake_proxy import served
-from tests.support.fake_view import STARTED, bad_day
+from tests.support.fake_view import SETTINGS, STARTED, FakeView, bad_day
 
 CONFIG = """\
 http: {host: %s, port: %s}
@@ -70,7 +75,8 @@ def test_a_table_of_classes(url):
     result = run("--url", url)
 
     assert result.exit_code == 0
-    assert row_of(result.output, "class") == " ".join(COLUMNS).split()
+    shown = [column for column in COLUMNS if column not in {"upstream", "pinned"}]  # one upstream, and nobody is pinned
+    assert row_of(result.output, "class") == " ".join(shown).split()
     assert row_of(result.output, "bulk") == ["bulk", "30", "2", "30", "28", "40", "3.2", "s", "running"]
     assert row_of(result.output, "web") == ["web", "12", "30", "45", "0", "0", "running"]
 
@@ -137,12 +143,118 @@ def test_a_schedule_says_until_when_and_why(url, view):
     assert "running until " in output
 
 
-def test_a_class_that_is_held_back_shows_both_limits(monkeypatch):
-    assert status._row(
-        {"name": "bulk", "used": 3, "reserved": 2, "limit": 30, "adaptive_limit": 12, "borrowed": 1, "waiting": 0,
-         "pinned": 0, "pinned_limit": 4, "oldest_wait_seconds": 0.0, "state": "running", "switch": None,
-         "schedule": None}
-    )[3] == "12 (of 30)"  # fmt: skip
+def test_a_class_that_is_held_back_shows_both_limits(url, view):
+    view.controller.set_adaptive_limit("bulk", 12, view.now)
+
+    assert row_of(run("--url", url).output, "bulk")[3:6] == ["12", "(of", "30)"]
+
+
+# What happens now and then has a line only then
+
+
+def test_nothing_is_said_of_what_is_not_set_and_has_not_happened(url, view):
+    output = run("--url", url).output
+
+    assert "warns" not in output
+    for word in ("cut off", "tags in comments", "lock waits", "again and again", "adaptive", "canary", "upstream "):
+        assert word not in output, word
+
+
+def test_refusals_by_reason(url, view):
+    assert "refused so far: bulk 12 (queue_full 10, max_clients 2)" in run("--url", url).output
+
+
+def test_who_comes_again_and_again(url, view):
+    view.refused = [RefusedIdentity("bulk", "app 10.0.0.7 import", 40)]
+
+    assert "while connecting: app 10.0.0.7 import in bulk 40 times" in run("--url", url).output
+
+
+def test_who_was_cut_off_at_which_bound(url, view):
+    view.bounds["bulk"] = HoldBounds(query=300.0, transaction=600.0)
+    view.seen_measures.holds_ended["bulk", "import", "query"] += 7
+    view.seen_measures.holds_ended["web", "", "client_idle"] += 1  # by a bound that is gone
+
+    output = run("--url", url).output
+
+    assert (
+        "cut off at a bound of holds: no name in web 1 times (client_idle), import in bulk 7 times (query 5.0 min)"
+        in (output)
+    )
+
+
+def test_what_became_of_tags(url, view):
+    view.seen_measures.tagged_units["web", "followed"] += 120
+    view.seen_measures.tagged_units["web", "unknown"] += 3
+
+    assert "tags in comments: web 123 (followed 120, unknown 3)" in run("--url", url).output
+
+
+def test_what_somebody_who_asks_now_has_to_expect():
+    view = FakeView()
+    at_work = view.ask("bulk", 60)
+    for client in at_work[:20]:
+        view.now += 0.1
+        view.controller.release(client, view.now)
+    with served(view) as url:
+        output = run("--url", url).output
+
+    assert "who asks now has to expect a wait: bulk 1.1 s" in output
+
+
+def only_warns(**numbers):
+    one = ClassSettings("new", mode=Mode.WARN, priority=5, **numbers)
+    return FakeView(replace(SETTINGS, classes=(*SETTINGS.classes, one)))
+
+
+def test_a_class_that_only_warns_says_what_it_would_have_done():
+    view = only_warns(limit=2, queue_max=1)
+    view.ask("new", 5)
+    view.seen_measures.would_refuse_outside_queue["new", "max_clients"] += 4
+    with served(view) as url:
+        output = run("--url", url).output
+
+    assert row_of(output, "new") == ["new", "5", "0", "2", "5", "0", "only", "warns"]
+    would = "new only warns: it would have refused 6 (max_clients 4, queue_full 2) and queued 1 above its limit of 2"
+    assert would in output
+
+
+def test_a_class_that_only_warns_and_had_nothing_to_warn_of():
+    with served(only_warns(limit=2)) as url:
+        assert "new only warns: nothing would have been refused or queued so far" in run("--url", url).output
+
+
+def two_upstreams():
+    """The bad day, and a replica with classes of its own."""
+    view = bad_day()
+    replica = FakeView(replace(SETTINGS, total=20, headroom=0, headroom_for=frozenset(), classes=REPLICA_CLASSES))
+    (reading,) = replica.upstreams()
+    view.others = (replace(reading, name="replica", not_ready="no server login is possible"),)
+    return view
+
+
+REPLICA_CLASSES = (*(one for one in SETTINGS.classes if one.name == "internal"), ClassSettings("reports", limit=9))
+
+
+def test_of_several_upstreams_each_class_says_whose_slots_it_gets():
+    with served(two_upstreams()) as url:
+        output = run("--url", url).output
+
+    assert row_of(output, "class")[:3] == ["class", "upstream", "used"]
+    assert row_of(output, "reports")[:2] == ["reports", "replica"]
+    assert row_of(output, "web")[:2] == ["web", "main"]
+    assert "upstream replica: 0 of 20 slots in use, 0 waiting" in output
+
+
+def test_what_is_true_of_one_upstream_only_says_which():
+    view = two_upstreams()
+    view.adapting = AdaptiveState("on", "web", Verdict(Load.OVERLOADED, None, "web holds long"), None, {}, {}, ())
+    view.locks = 3
+    with served(view) as url:
+        output = run("--url", url).output
+
+    assert "adaptive limits of main (on): overloaded: web holds long" in output
+    assert "lock waits of main: 3 server processes wait for a lock" in output
 
 
 def test_json_is_the_document_of_the_proxy(url):

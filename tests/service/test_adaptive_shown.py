@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admission.adaptive import Cause, Direction, Step
 from proxy.admission.overload import Load, Verdict
-from proxy.cli.status import _totals
+from proxy.cli.status_lines import lines_beneath
 from proxy.service.adaptive_state import AdaptiveState, CanaryResult, CanaryState, TimedStep
 from proxy.service.history import History
 from proxy.service.http import HttpSettings, build_application
@@ -97,7 +97,7 @@ def test_the_status_says_what_is_lowered_and_why(view: FakeView) -> None:
     assert (bulk["limit"], bulk["adaptive_limit"], bulk["adaptive_target"]) == (30, 12, 12)
     assert (document["adaptive"]["load"], document["adaptive"]["why"]) == ("overloaded", WHY)
     assert document["adaptive"]["last_steps"][0]["limit"] == 12
-    lines = _totals(document)
+    lines = lines_beneath(document)
     assert f"adaptive limits (on): overloaded: {WHY}; lowered: bulk 12" in lines
     assert "canary: web was served in 3.4 ms, 1 s ago" in lines
 
@@ -106,7 +106,7 @@ def test_the_status_says_nothing_of_what_is_off() -> None:
     document = status_document(bad_day(), History(), now=time.time())
     assert (document["adaptive"], document["canary"], document["lock_waits"]) == (None, None, None)
     assert document["classes"][-1]["adaptive_target"] is None
-    assert not any("adaptive" in line or "canary" in line for line in _totals(document))
+    assert not any("adaptive" in line or "canary" in line for line in lines_beneath(document))
 
 
 # The endpoint

@@ -1,15 +1,17 @@
 """The live page in a real browser, over the real HTTP server and a view that is only numbers."""
 
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
 
-from proxy.admission.classes import ClassState
+from proxy.admission.classes import ClassSettings, ClassState, Mode
+from proxy.admission.holds import HoldBounds
 from proxy.service.http import HttpServer, HttpSettings
 from proxy.service.schedule import Effect, Window
 from proxy.service.view import ScheduleNow, Unmatched, UnmatchedName
 from tests.support.browser import CHROMIUM, open_page
-from tests.support.fake_view import STARTED, bad_day
+from tests.support.fake_view import SETTINGS, STARTED, FakeView, bad_day
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -122,6 +124,54 @@ async def test_the_page_shows_what_a_schedule_does_and_what_is_set(page, view):
     shown = await page.evaluate("document.getElementById('overrides').textContent")
     assert "classes.web.limit is 9 instead of 30, by anna" in shown
     assert ": rush" in shown
+
+
+async def test_a_class_that_only_warns_shows_the_limit_it_would_have(tmp_path):
+    only_warns = ClassSettings("new", mode=Mode.WARN, priority=5, limit=2, queue_max=1)
+    view = FakeView(replace(SETTINGS, classes=(*SETTINGS.classes, only_warns)))
+    view.ask("new", 5)
+    row = (
+        "[...document.querySelectorAll('.class')].find(one => one.querySelector('.name').textContent.startsWith('new'))"
+    )
+    server = HttpServer(view, HttpSettings(port=0))
+    port = await server.start()
+    async with open_page(f"http://127.0.0.1:{port}/", tmp_path / "profile") as page:
+        await page.until("document.querySelectorAll('.class').length === 5")
+        assert await page.evaluate(f"{row}.querySelector('.pill').textContent") == "only warns"
+        facts = await page.evaluate(f"{row}.querySelector('.facts').textContent")
+        assert facts == "5 used0 reserved2 limit5 borrowed2 would have been refused1 would have queued"
+        assert page.problems == []
+    await server.stop()
+
+
+async def test_what_has_happened_to_a_class_is_told_and_nothing_else(page, view):
+    more = f"{BULK}.querySelector('details ul').textContent"
+    await page.evaluate(f"{BULK}.querySelector('details').open = true")
+    await page.until(f"{more} !== ''")
+    assert await page.evaluate(more) == "refused so far: queue_full 10, max_clients 2"
+
+    view.bounds["bulk"] = HoldBounds(query=300.0)
+    view.seen_measures.holds_ended["bulk", "import", "query"] += 7
+    view.seen_measures.tagged_units["bulk", "not_lower"] += 3
+
+    await page.until(f"{more}.includes('import was cut off 7 times (query)')")
+    told = await page.evaluate(more)
+    assert "bounds of holds: query 5 min" in told
+    assert "units of work with a tag: not_lower 3" in told
+    assert "7 cut off (query)" in await page.evaluate(f"{BULK}.querySelector('.facts').textContent")
+
+
+async def test_of_several_upstreams_each_class_and_each_trouble_says_whose_it_is(page, view):
+    (first,) = view.upstreams()
+    assert await page.evaluate(f"{BULK}.querySelector('.upstream').textContent") == ""
+    only_reports = replace(first.budget, classes=(replace(first.budget.of_class("bulk"), name="reports"),))
+    view.others = (replace(first, name="replica", budget=only_reports),)
+    view.locks = 3
+
+    await page.until(f"{BULK}.querySelector('.upstream').textContent === 'main'")
+    told = await page.evaluate("document.getElementById('upstreams').innerText")
+    assert "3 server processes waiting for a lock" in told.split("replica")[0]
+    assert page.problems == []
 
 
 async def test_a_name_chosen_by_a_client_stays_text(page, view):

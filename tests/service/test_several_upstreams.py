@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.admission.decisions import RefusalReason
 from proxy.service.check import Severity, findings, findings_of_upstreams
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import config_hash, load_config, load_config_text
@@ -14,7 +15,7 @@ from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector
 from proxy.service.server_facts import ServerFacts
 from proxy.service.status import status_document
-from proxy.service.upstream_reading import UpstreamReading, readiness
+from proxy.service.upstream_reading import UpstreamReading, budgets_together, readiness
 from tests.support.fake_view import bad_day
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "replica.yaml"
@@ -191,3 +192,14 @@ def test_ready_while_one_upstream_is_and_the_lost_ones_are_named():
     assert readiness([reading("primary"), lost]) == (True, "upstream replica: no server login is possible")
     assert readiness([lost]) == (False, "no server login is possible")
     assert not readiness([lost, reading("primary", "silent")])[0]
+
+
+def test_a_class_that_was_moved_keeps_what_it_would_have_done():
+    """A counter that falls is a restart to Prometheus."""
+    (one,) = bad_day().upstreams()
+    bulk = replace(
+        one.budget.of_class("bulk"), trial_limit=3, would_queue=5, would_refuse={RefusalReason.QUEUE_FULL: 2}
+    )
+    before, now = replace(bulk, retired=True), replace(bulk, would_queue=1, would_refuse={})
+    together = budgets_together([replace(one.budget, classes=(each,)) for each in (before, now)]).of_class("bulk")
+    assert (together.would_queue, together.would_refuse[RefusalReason.QUEUE_FULL]) == (6, 2)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, with_internal_class
 from proxy.admission.controller import Controller
+from proxy.admission.holds import NO_BOUNDS, HoldBounds
 from proxy.admission.snapshot import Snapshot
 from proxy.service.adaptive_state import AdaptiveState, CanaryState
 from proxy.service.config.loading import load_config_text
@@ -88,6 +89,7 @@ class FakeView:
         self.readiness = (True, "new clients are served")
         self.seen_unmatched = Unmatched()
         self.reasons: dict[str, str] = {}
+        self.bounds: dict[str, HoldBounds] = {}
         self.switches: dict[str, Switch] = {}
         self.schedules: dict[str, ScheduleNow] = {}
         self.set: dict[str, OverrideNow] = {}
@@ -142,6 +144,9 @@ class FakeView:
 
     def class_reasons(self) -> Mapping[str, str]:
         return self.reasons
+
+    def hold_bounds(self, class_name: str) -> HoldBounds:
+        return self.bounds.get(class_name, NO_BOUNDS)
 
     def refusals_outside_queue(self) -> Mapping[tuple[str, str], int]:
         return self.outside

@@ -79,9 +79,11 @@ def cpu_microseconds(server: PostgresServer, folder: Path, benchmark: Benchmark,
     return (cpu_seconds(process.pid) - before) * 1e6 / (CLIENTS * benchmark.per_client)
 
 
-def bytes_per_idle_client(process: ServedProcess, tls: ssl.SSLContext | None = None) -> float:
-    """Growth of the resident memory with IDLE_CLIENTS clients that have logged in, asked one thing, and stay."""
-    allow_open_files(IDLE_CLIENTS + 1000)
+def bytes_per_idle_client(
+    process: ServedProcess, tls: ssl.SSLContext | None = None, clients: int = IDLE_CLIENTS
+) -> float:
+    """Growth of the resident memory with so many clients that have logged in, asked one thing, and stay."""
+    allow_open_files(clients + 1000)
     host, port = address(process)
     login = Login(host, port, "app", "", DATABASE, "idle", tls)
 
@@ -94,12 +96,12 @@ def bytes_per_idle_client(process: ServedProcess, tls: ssl.SSLContext | None = N
             async with room:
                 return await _open(login)
 
-        clients = await asyncio.gather(*(open_one() for _ in range(IDLE_CLIENTS)))
+        opened = await asyncio.gather(*(open_one() for _ in range(clients)))
         await asyncio.sleep(1.0)  # until what the logins left behind is freed
         grown = resident_bytes(process.pid) - before
-        for client in (first, *clients):
+        for client in (first, *opened):
             client.close()
-        return grown / IDLE_CLIENTS
+        return grown / clients
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(measure())

@@ -6,7 +6,7 @@ Does not know: how it is found out what a client does, what is done at a bound, 
 `now` and every `since` are seconds of one clock. A bound of infinity is none, a `since` of infinity says "not at all".
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -33,11 +33,11 @@ class HoldBounds:
     query: float = inf
     client_idle: float = inf
     slow_reader: float = inf
+    soonest: float = field(init=False, compare=False, repr=False)
+    """The shortest of them: whatever a client begins now, nothing is due earlier than that."""
 
-    @property
-    def soonest(self) -> float:
-        """The shortest of them: whatever a client begins now, nothing is due earlier than that."""
-        return float(min(astuple(self)))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "soonest", min(getattr(self, bound) for bound in Bound))
 
 
 NO_BOUNDS: Final = HoldBounds()

@@ -19,7 +19,7 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.passwords import StoredPassword
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Identity
+    from proxy.session.identity import Identity
     from proxy.session.upstream import Upstream
 
 _IN_CLEARTEXT: Final = frozenset(("cleartext", "passthrough"))
@@ -141,7 +141,7 @@ class Authentication:
             method,
             stored,
             mock_secret=desk.mock_secret,
-            mock_iterations=desk.settings.auth.mock_iterations,
+            mock_iterations=desk.mock_iterations,
             binding=None if tls is None else end_point_hash_or_none(tls.certificate_der),
         )
         self._after(login, login.start())

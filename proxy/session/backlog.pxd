@@ -3,6 +3,10 @@
 cdef class Backlog:
     cdef readonly Py_ssize_t size
     cdef list _pieces
-    cdef object _transport
+    cdef Unread _unread
+
+
+cdef class Unread:
+    cdef readonly object transport
     cdef object _loop
     cdef object _probe

@@ -22,37 +22,35 @@ _HANGUP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Backlog:
     """Pieces of one client's stream with their facts, in order. `size` is their sum in bytes, 0 where there is none."""
 
-    __slots__ = ("_loop", "_pieces", "_probe", "_transport", "size")
+    __slots__ = ("_pieces", "_unread", "size")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
+    def __init__(self) -> None:
         self._pieces: list[tuple[bytes, Sequence[Fact]]] | None = None
-        self._probe: asyncio.TimerHandle | None = None
+        self._unread: Unread | None = None
         self.size = 0
 
     @property
     def pieces(self) -> Sequence[tuple[bytes, Sequence[Fact]]]:
         return self._pieces or ()
 
-    def add(self, buffer: bytes, facts: Sequence[Fact], max_bytes: int) -> None:
+    def add(self, buffer: bytes, facts: Sequence[Fact], max_bytes: int, transport: asyncio.Transport) -> None:
         """Keep `buffer`, which is not empty; above `max_bytes` in all the client is not read any more."""
+        assert self is not NOTHING_KEPT, "that one is everybody's"
         if self._pieces is None:
             self._pieces = []
         self._pieces.append((buffer, facts))
         self.size += len(buffer)
-        if self.size > max_bytes and self._probe is None:
-            self._transport.pause_reading()
-            self._probe = self._loop.call_later(_PROBE_SECONDS, self._probe_peer)
+        if self.size > max_bytes and self._unread is None:
+            self._unread = Unread(transport)
 
     def take(self) -> tuple[bytes, Sequence[Fact]]:
         """All of it as one piece. The client is read again."""
         pieces, self._pieces = self._pieces or [], None
         self.size = 0
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe = None
-            self._transport.resume_reading()
+        if self._unread is not None:
+            self._unread.close()
+            self._unread.transport.resume_reading()
+            self._unread = None
         if len(pieces) == 1:
             return pieces[0]
         facts: list[Fact] = []
@@ -66,15 +64,32 @@ class Backlog:
         """The client is gone, and what it sent with it."""
         self._pieces = None
         self.size = 0
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe = None
+        if self._unread is not None:
+            self._unread.close()
+            self._unread = None
+
+
+NOTHING_KEPT: Final = Backlog()  # of every client that keeps nothing, which is nearly all of them
+
+
+class Unread:
+    """A client that is not read. A paused transport reports neither FIN nor RST, so the kernel is asked."""
+
+    __slots__ = ("_loop", "_probe", "transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._probe = self._loop.call_later(_PROBE_SECONDS, self._probe_peer)
+        transport.pause_reading()
+
+    def close(self) -> None:
+        self._probe.cancel()
 
     def _probe_peer(self) -> None:
-        """A paused transport reports neither FIN nor RST."""
         poller = select.poll()
-        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
         if any(event & _HANGUP for _, event in poller.poll(0)):
-            self._transport.abort()
+            self.transport.abort()
             return
         self._probe = self._loop.call_later(_PROBE_SECONDS, self._probe_peer)

@@ -29,11 +29,16 @@ log = structlog.get_logger()
 # Above every process id of a server: a driver that drops notifications from "itself" must not drop those of others.
 _FIRST_PROCESS_ID: Final = 1 << 22
 KEY_BYTES: Final = {0: 4, 2: 32}  # by minor protocol version: 3.0 knows four bytes, 3.2 up to 256
+_DRAWN_FOR_ID: Final = 4  # bytes
 _CANCEL_TIMEOUT_SECONDS: Final = 10.0
 
 
 class Cancellable(Protocol):
+    """`process_id` and `secret_key` are what `CancelKeys.issue` has given it, 0 and nothing before."""
+
     upstream: "Upstream"
+    process_id: int
+    secret_key: bytes
 
     def cancel_requested(self) -> None: ...
 
@@ -42,31 +47,34 @@ class CancelKeys:
     """(process id, secret key) of every logged-in client. The process id is ours; it names no process."""
 
     def __init__(self) -> None:
-        self._clients: dict[int, tuple[bytes, Cancellable]] = {}
+        self._clients: dict[int, Cancellable] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
 
-    def issue(self, client: Cancellable, minor_version: int) -> tuple[int, bytes]:
-        process_id = _draw_process_id()
+    def issue(self, client: Cancellable, minor_version: int) -> None:
+        """A key for a client that has none yet."""
+        count = KEY_BYTES.get(minor_version, 4)
+        drawn = secrets.token_bytes(_DRAWN_FOR_ID + count)
+        process_id = _process_id_of(drawn[count:])
         while process_id in self._clients:
-            process_id = _draw_process_id()
-        key = secrets.token_bytes(KEY_BYTES.get(minor_version, 4))
-        self._clients[process_id] = (key, client)
-        return process_id, key
+            process_id = _process_id_of(secrets.token_bytes(_DRAWN_FOR_ID))
+        client.process_id, client.secret_key = process_id, drawn[:count]
+        self._clients[process_id] = client
 
     def withdraw(self, process_id: int) -> None:
         self._clients.pop(process_id, None)
 
     def find_or_none(self, request: CancelRequest) -> Cancellable | None:
-        entry = self._clients.get(request.process_id)
-        if entry is None or not hmac.compare_digest(entry[0], request.secret_key):
+        client = self._clients.get(request.process_id)
+        if client is None or not hmac.compare_digest(client.secret_key, request.secret_key):
             return None
-        return entry[1]
+        return client
 
 
-def _draw_process_id() -> int:
-    return _FIRST_PROCESS_ID + 1 + secrets.randbelow((1 << 31) - _FIRST_PROCESS_ID - 1)
+def _process_id_of(drawn: bytes) -> int:
+    """Any of those there are; it is no secret, and need not be drawn more evenly than this."""
+    return _FIRST_PROCESS_ID + 1 + int.from_bytes(drawn, "big") % ((1 << 31) - _FIRST_PROCESS_ID - 1)
 
 
 class _CancelConnection(asyncio.Protocol):

@@ -53,7 +53,6 @@ cdef class ClientConnection:
     cdef readonly object upstream
     cdef readonly Gate gate
     cdef ApplicationMeasures _measures
-    cdef object _closed
     cdef readonly object id
     cdef readonly object identity
     cdef readonly object transport
@@ -64,12 +63,14 @@ cdef class ClientConnection:
     cdef readonly object tags
     cdef readonly Pool pool
     cdef public object process_id
+    cdef public bytes secret_key
 
     cpdef data_received(self, bytes data)
     cpdef bint _may_be_usual(self)
     cpdef bint is_pinned(self)
     cpdef bint is_mid_message(self)
     cpdef keep(self, bytes buffer, facts)
+    cpdef take_kept(self)
 
     @cython.locals(seen=Examination, now=double, block_at=Py_ssize_t)
     cpdef _begin(self, bytes buffer, facts)

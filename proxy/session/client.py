@@ -11,7 +11,7 @@ not there yet, or is still being made fit (`fitting`). LINKED, what is sent goes
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -21,13 +21,14 @@ from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.trial import Would
 from proxy.session import clock, examination, listening, refusals, short_ways
-from proxy.session.backlog import Backlog
+from proxy.session.backlog import NOTHING_KEPT, Backlog
 from proxy.session.cleaning import Cleaning
 from proxy.session.entering import Entering
 from proxy.session.examination import WANTED, Dialect, Examination
 from proxy.session.facts import facts_from
 from proxy.session.fitting import Fitting
 from proxy.session.holding import HoldWatch
+from proxy.session.identity import with_parameters_of_class
 from proxy.session.linked import Link
 from proxy.session.listening import Listening
 from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
@@ -45,7 +46,7 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.sql import FOLLOWED_PARAMETERS, NEVER_CLEARED, PinReason, inspect_sql
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Identity
+    from proxy.session.identity import Identity
     from proxy.session.upstream import Upstream
 
 
@@ -70,6 +71,12 @@ _LINKED: Final = 4
 _CLEANING: Final = 5
 _GONE: Final = 6
 _NAME: Final = "application_name"
+# By whether the server reports search_path, and whether backslashes escape. All clients share these four.
+_DIALECTS: Final = {
+    (reports, escapes): Dialect(REPORTED_SETTABLE if reports else FOLLOWED_PARAMETERS, escapes)
+    for reports in (False, True)
+    for escapes in (False, True)
+}
 _PHASES: Final = (
     Phase.ENTERING,
     Phase.IDLE,
@@ -86,7 +93,6 @@ class ClientConnection:
 
     __slots__ = (
         "_backlog_is_begun",
-        "_closed",
         "_entering",
         "_fitting",
         "_is_clogged",
@@ -115,6 +121,7 @@ class ClientConnection:
         "own_class",
         "pool",
         "process_id",
+        "secret_key",
         "session_hold",
         "settings",
         "state",
@@ -131,24 +138,21 @@ class ClientConnection:
         identity: "Identity",
         transport: asyncio.Transport,
         client_id: ClientId,
-        closed: Callable[[], None],
     ) -> None:
         self.upstream = upstream
         self.desk = desk = upstream.desk
         self.gate = upstream.gate
-        self._closed = closed
         self.id = client_id
-        self.identity = identity
         self.transport = transport
         self.watch: HoldWatch | None = None  # where its class has bounds
         self.tags = upstream.tags
         self.own_class = upstream.classify(identity, identity.application_name)
         self._belong_to(self.own_class, identity.application_name)
-        if of_class := desk.behaviour(self.class_name).parameters:
-            self.identity = replace(identity, parameters={**of_class, **identity.parameters})
+        self.identity = with_parameters_of_class(identity, desk.behaviour(self.class_name).parameters)
         self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
         self.pool = upstream.pool_of(identity)
         self.process_id = 0
+        self.secret_key = b""
         # Where it is, and who stands for it there.
         self._phase = _ENTERING
         self._entering: Entering | None = None
@@ -168,12 +172,12 @@ class ClientConnection:
         self.cursor = client_cursor(
             WANTED, max_held_bytes=limits.max_inspected_bytes, max_message_bytes=limits.max_message_bytes
         )
-        self.backlog = Backlog(transport, desk.loop)
+        self.backlog = NOTHING_KEPT
         self._backlog_is_begun = False
         self._is_clogged = False
         self._server_paused = False
         self.settings: Settings | None = None
-        self.dialect = Dialect()
+        self.dialect = _DIALECTS[False, False]
         self.backslash_escapes = False
         self.state: SessionState | None = None
         self.statements: ClientStatements | None = None
@@ -233,14 +237,21 @@ class ClientConnection:
 
     def keep(self, buffer: bytes, facts: Sequence[Fact]) -> None:
         """It cannot go on now."""
-        self.backlog.add(buffer, facts, self.desk.settings.limits.max_waiting_bytes)
+        if self.backlog is NOTHING_KEPT:
+            self.backlog = Backlog()
+        self.backlog.add(buffer, facts, self.desk.settings.limits.max_waiting_bytes, self.transport)
+
+    def take_kept(self) -> tuple[bytes, Sequence[Fact]]:
+        """All of that as one piece."""
+        backlog, self.backlog = self.backlog, NOTHING_KEPT
+        return backlog.take()
 
     def eof_received(self) -> None:
         """Our side is closed too, and connection_lost follows: in time, also where the peer reads nothing more."""
         close_in_time(self.transport, self.desk.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed()
+        self.desk.disconnected()
         self.leave()
 
     def pause_writing(self) -> None:
@@ -280,10 +291,10 @@ class ClientConnection:
 
     # -- entering -----------------------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
-        """AuthenticationOk is sent."""
+    def enter(self, ahead: bytes) -> None:
+        """`ahead` ends with AuthenticationOk, and is to be sent before anything else."""
         self.asked_at = clock.now()
-        self._entering = Entering(self)
+        self._entering = Entering(self, ahead)
         self._entering.begin()
 
     def entered(self) -> None:
@@ -301,7 +312,7 @@ class ClientConnection:
             self.keep(buffer, facts)
             if self._is_clogged:
                 return  # it does not read its answers: nothing new begins, or they would pile up here
-            buffer, facts = self.backlog.take()
+            buffer, facts = self.take_kept()
         if self.local is not None or buffer[0] in NEEDS_NO_SERVER or buffer[0] == messages.CLOSE:
             buffer, facts = self._answer_locally(buffer, facts)
             if not buffer:
@@ -355,7 +366,7 @@ class ClientConnection:
     def _begin_pending(self) -> None:
         """The client is idle again and has sent more in the meantime."""
         if self.backlog.size and self._phase == _IDLE:
-            buffer, facts = self.backlog.take()
+            buffer, facts = self.take_kept()
             self._begin(buffer, facts)
 
     def go_on(self) -> None:
@@ -456,7 +467,7 @@ class ClientConnection:
         self._phase = _IDLE
         self.idle_since = clock.now()
         local = self.local or LocalAnswers(self)
-        buffer, facts = self.backlog.take()
+        buffer, facts = self.take_kept()
         answer, rest = local.refuse(error, buffer)
         answers = [answer]
         while is_for_all and rest and rest[0] != messages.TERMINATE:
@@ -614,10 +625,9 @@ class ClientConnection:
 
     def read_dialect(self) -> None:
         """How its SQL reads under the settings it has now."""
-        table, settings = self.pool.table, self.settings
-        followed = REPORTED_SETTABLE if table.is_reported("search_path") else FOLLOWED_PARAMETERS
+        settings = self.settings
         self.backslash_escapes = settings is not None and settings.values.get("standard_conforming_strings") == "off"
-        self.dialect = Dialect(followed, self.backslash_escapes)
+        self.dialect = _DIALECTS[self.pool.table.is_reported("search_path"), self.backslash_escapes]
 
     # -- its statements -----------------------------------------------------------------------------------------------
 
@@ -691,7 +701,7 @@ class ClientConnection:
     def _cut_pending(self, end: int) -> None:
         self._phase = _IDLE
         self.idle_since = clock.now()
-        buffer, facts = self.backlog.take()
+        buffer, facts = self.take_kept()
         if end < len(buffer):
             self.keep(buffer[end:], facts_from(facts, end))
 

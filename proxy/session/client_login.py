@@ -16,12 +16,11 @@ from proxy.session import clock, refusals
 from proxy.session.authentication import Authentication, LoginRefusal
 from proxy.session.client import ClientConnection
 from proxy.session.encryption import ClientTls, TlsOffer, client_tls, tls_reason
-from proxy.session.frontdesk import Frontdesk, Identity
+from proxy.session.frontdesk import Frontdesk
 from proxy.session.handshake import ALPN_PROTOCOL, FIRST_BYTE_OF_TLS, accept_tls
-from proxy.session.pacing import LoginStep
-from proxy.session.parameters import NOT_SETTINGS
+from proxy.session.identity import NEWEST_MINOR_VERSION, Identity, Introduction, introduction, is_introduction
 from proxy.session.replication import ReplicationConnection
-from proxy.session.transports import as_protocol, set_up
+from proxy.session.transports import as_protocol, bound_writes
 from proxy.session.upstream import Upstream
 from proxy.wire import messages
 from proxy.wire.errors import ProtocolViolation
@@ -31,14 +30,11 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import (
     CancelRequest,
     GSSENCRequest,
-    SSLRequest,
     StartupMessage,
     StartupReader,
     parse_startup_packet,
-    split_options,
 )
 
-NEWEST_MINOR_VERSION: Final = 2  # of protocol 3
 # These failures are mistakes of a configuration and prove nothing to a guesser. libpq dials again with or without TLS
 # after the first, as its sslmode says, and would wait for nothing.
 _ANSWERED_AT_ONCE: Final = (
@@ -48,12 +44,14 @@ _ANSWERED_AT_ONCE: Final = (
     LoginFailure.UNAVAILABLE,
 )
 _URGENCY_OF_NOBODY: Final = 1_000_000  # who can only be refused comes behind everybody
+_AUTHENTICATION_OK: Final = messages.authentication_ok()
 
 
 class ClientLoginProtocol(asyncio.Protocol):
     """The protocol object of a client that is not authenticated yet."""
 
     __slots__ = (
+        "_address",
         "_authentication",
         "_client",
         "_cursor",
@@ -66,13 +64,12 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_is_refused",
         "_reader",
         "_startup",
-        "_steps_queued",
-        "_timer",
+        "_steps",
         "_tls",
         "_upstream",
-        "_urgency",
         "_who",
         "transport",
+        "urgency",
     )
 
     def __init__(self, desk: Frontdesk) -> None:
@@ -80,58 +77,65 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._reader = StartupReader(desk.settings.limits.max_startup_bytes)
         self._startup: StartupMessage | None = None
         self._authentication: Authentication | None = None
-        self._cursor: Cursor = login_cursor()
-        self._early = bytearray()  # what came while the server was asked about the client
+        self._cursor: Cursor | None = None
+        self._early = b""  # what came while the server was asked about the client
         self._client: ClientConnection | ReplicationConnection | None = None
         self._has_said_nothing = True
         self._is_encrypted = False
         self._is_in_handshake = False
         self._is_lost = False
         self._is_refused = False
-        self._steps_queued = 0
+        self._steps: list[bytes | Callable[[], None]] = []  # what the client has sent, and what else is to be done
+        self._address: str | None = None  # of a unix socket
         self._tls: ClientTls | None = None
-        self._urgency = 0
+        self.urgency = 0
         self._upstream: Upstream | None = None
         self._who: Identity | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         desk = self._desk
-        self.transport = set_up(transport)
+        self.transport = bound_writes(transport)
         if self._is_encrypted:
             return  # the same client, its TLS handshake is done
         desk.connected += 1
-        self._timer = desk.loop.call_later(desk.settings.listen.login_timeout_seconds, self._timeout)
+        desk.login_times.begin(self)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self._address = peer[0]
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_lost:
             return
         self._is_lost = True
-        self._stop_timer()
+        self._authentication = None  # it knows this client: a cycle for the collector to find
+        self._desk.login_times.over(self)
         self._desk.failed_logins.left(self)
         self._desk.connects.left(self)
         if self._client is not None:
             self._client.connection_lost(exc)
         else:
-            self._desk.connected -= 1
+            self._desk.disconnected()
 
     def data_received(self, data: bytes) -> None:
         if self._has_said_nothing:
             self._has_said_nothing = False
             if data[0] == FIRST_BYTE_OF_TLS and self._begins_direct_tls(data):
                 return
-        self._queue_step(partial(self._take, data))
+        self._queue_step(data)
 
-    def _queue_step(self, work: Callable[[], None]) -> None:
-        self._steps_queued += 1
-        self._desk.pacer.run(LoginStep(self._urgency, partial(self._step, work)))
+    def _queue_step(self, step: bytes | Callable[[], None]) -> None:
+        self._steps.append(step)
+        self._desk.pacer.queue(self)
 
-    def _step(self, work: Callable[[], None]) -> None:
-        self._steps_queued -= 1
+    def next_step(self) -> None:
+        step = self._steps.pop(0)
         if self._is_lost or self.transport.is_closing():
             return
         try:
-            work()
+            if isinstance(step, bytes):
+                self._take(step)
+            else:
+                step()
         except ProtocolViolation as violation:
             self._desk.measures.protocol_violations["startup"] += 1
             self._desk.log.info("client_broke_protocol", violation=str(violation), during="login")
@@ -144,8 +148,9 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def _hand_over(self) -> None:
         """The socket belongs to the client once nothing of it is queued here: its bytes must not change places."""
-        if self._client is not None and not self._steps_queued and not self.transport.is_closing():
+        if self._client is not None and not self._steps and not self.transport.is_closing():
             self.transport.set_protocol(as_protocol(self._client))
+            self._authentication = None  # as where it is lost
 
     def _take(self, data: bytes) -> None:
         authentication = self._authentication
@@ -160,18 +165,12 @@ class ClientLoginProtocol(asyncio.Protocol):
         elif not self._is_refused:  # the answer waits, and nothing said now can change it
             self._login_bytes(authentication, data)
 
-    def _timeout(self) -> None:
-        self._timer = None
+    def timed_out(self) -> None:
         self._desk.measures.login_timeouts += 1
         self._fail(refusals.login_timeout(self._desk.settings.listen.login_timeout_seconds))
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _fail(self, error: ErrorFields) -> None:
-        self._stop_timer()
+        self._desk.login_times.over(self)
         if self._is_in_handshake:
             self.transport.abort()  # plaintext in the middle of it would say nothing
         elif not self.transport.is_closing():
@@ -184,27 +183,35 @@ class ClientLoginProtocol(asyncio.Protocol):
         packet_bytes = self._reader.feed(data)
         if packet_bytes is None:
             return
-        packet, rest = parse_startup_packet(packet_bytes), self._reader.rest
+        rest = self._reader.rest
+        if is_introduction(packet_bytes):
+            self._introduced(introduction(packet_bytes, self._address, self._tls), rest)
+            return
+        packet = parse_startup_packet(packet_bytes)
         self._reader = StartupReader(self._desk.settings.limits.max_startup_bytes)
-        if isinstance(packet, StartupMessage):
-            # Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers.
-            identity = self._identity(packet)
-            self._urgency = self._urgency_of(identity)
-            self._queue_step(partial(self._begin_login, packet, identity, rest))
-        elif isinstance(packet, CancelRequest):
+        if isinstance(packet, CancelRequest):
             self._cancel(packet)
-        elif rest or self._steps_queued:
+        elif rest or self._steps:
             raise ProtocolViolation("bytes follow a request for encryption before it was answered")
         elif isinstance(packet, GSSENCRequest):
             self.transport.write(b"N")
         else:
-            self._answer_ssl_request(packet)
+            self._answer_ssl_request()
 
-    def _urgency_of(self, identity: Identity) -> int:
-        upstream = self._desk.upstream_or_none(identity.database)
+    def _introduced(self, client: Introduction, rest: bytes) -> None:
+        """Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers."""
+        desk, identity = self._desk, client.identity
+        self._startup, self._who = client.startup, identity
+        upstream = self._upstream = desk.upstream_or_none(identity.database)
         if upstream is None:
-            return _URGENCY_OF_NOBODY
-        return self._desk.behaviour(upstream.classify(identity, identity.application_name)).priority
+            self.urgency = _URGENCY_OF_NOBODY
+        else:
+            self.urgency = desk.behaviour(upstream.classify(identity, identity.application_name)).priority
+        if desk.pacer.has_others:
+            self._steps.insert(0, partial(self._begin_login, client, rest))
+            desk.pacer.queue(self)
+        else:
+            self._begin_login(client, rest)
 
     def _cancel(self, request: CancelRequest) -> None:
         desk = self._desk
@@ -219,7 +226,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         else:
             carrying.add_done_callback(lambda _: self.transport.close())
 
-    def _answer_ssl_request(self, _: SSLRequest) -> None:
+    def _answer_ssl_request(self) -> None:
         offer = self._desk.settings.listen.tls
         if offer is None or self._is_encrypted:
             self.transport.write(b"N")
@@ -232,7 +239,7 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _begins_direct_tls(self, data: bytes) -> bool:
         """The client opens with the handshake itself, as libpq 17 and later do with sslnegotiation=direct."""
         offer = self._desk.settings.listen.tls
-        if offer is None or self._is_unix():
+        if offer is None or self._address is None:
             return False
         self.transport.pause_reading()  # the rest of it is for the handshake to read
         self._desk.tasks.spawn(self._encrypt(offer, data), name="TLS handshake of a client")
@@ -257,20 +264,18 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def _handshake_failed(self, error: Exception) -> None:
         self._desk.measures.client_tls_failures += 1
-        peer = self.transport.get_extra_info("peername")
-        self._desk.log.info("client_tls_failed", why=tls_reason(error), address=peer[0] if peer else "unix")
+        self._desk.log.info("client_tls_failed", why=tls_reason(error), address=self._address or "unix")
         self.transport.abort()
         self.connection_lost(error)
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
-    def _begin_login(self, startup: StartupMessage, identity: Identity, rest: bytes) -> None:
+    def _begin_login(self, client: Introduction, rest: bytes) -> None:
+        startup, identity, upstream = client.startup, client.identity, self._upstream
         refusal = self._refusal_before_login()
         if refusal is not None:
             self._fail(refusal)
             return
-        self._startup, self._who = startup, identity
-        upstream = self._upstream = self._desk.upstream_or_none(identity.database)
         if upstream is None:
             error = refusals.no_upstream(identity.database)
             self.refused(LoginRefusal(error, LoginFailure.UNKNOWN_DATABASE, "no upstream serves the database"))
@@ -288,9 +293,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         listen = self._desk.settings.listen
         if self._desk.draining:
             return refusals.shutting_down_new()
-        if listen.tls_required and not self._is_encrypted and not self._is_unix():
+        if listen.tls_required and not self._is_encrypted and self._address is not None:
             return refusals.tls_required()
-        if listen.client_certificate_required and not self._is_verified() and not self._is_unix():
+        if listen.client_certificate_required and not self._is_verified() and self._address is not None:
             return refusals.client_certificate_required()
         if self._desk.connected > listen.max_client_connections:
             return refusals.too_many_clients(listen.max_client_connections)
@@ -299,11 +304,9 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _is_verified(self) -> bool:
         return self._tls is not None and self._tls.is_verified
 
-    def _is_unix(self) -> bool:
-        return not isinstance(self.transport.get_extra_info("peername"), tuple)
-
     def _login_bytes(self, authentication: Authentication, data: bytes) -> None:
-        buffer, facts = self._cursor.feed(data)
+        cursor = self._cursor = self._cursor or login_cursor()
+        buffer, facts = cursor.feed(data)
         for kind, start, end in facts:
             if kind == messages.TERMINATE or self._client is not None or self._is_refused or authentication.is_asking:
                 self.transport.close()  # a farewell, or more than one answer to one question
@@ -322,7 +325,7 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def _continue(self, work: Callable[[], None]) -> None:
         work()
-        early, self._early = bytes(self._early), bytearray()
+        early, self._early = self._early, b""
         if early and not self.transport.is_closing():
             self._take(early)
 
@@ -333,7 +336,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         desk.measures.login_failures[failure.value] += 1
         desk.log.info("login_refused", reason=failure.value, why=refusal.reason, **who.log_keys())
         self._is_refused = True
-        self._stop_timer()
+        desk.login_times.over(self)
         answer = partial(self._fail, refusal.error)
         seconds = 0.0
         if failure not in _ANSWERED_AT_ONCE and not desk.draining:
@@ -349,24 +352,25 @@ class ClientLoginProtocol(asyncio.Protocol):
         if startup.replication and upstream.settings.replication_class is None:
             self._fail(refusals.no_replication())
             return
-        self._stop_timer()
-        self.transport.write(reply + messages.authentication_ok())
+        desk.login_times.over(self)
+        ahead = reply + _AUTHENTICATION_OK
         client_id = desk.next_client_id()
-        if self._connects_too_often(startup, identity, upstream, client_id):
+        if self._connects_too_often(startup, identity, upstream, client_id, ahead):
             return
         if startup.replication:
+            self.transport.write(ahead)
             self._begin_replication(startup, identity, upstream, credentials, client_id)
             return
         upstream.pool_of(identity).learn(credentials)
-        client = ClientConnection(upstream, identity, self.transport, client_id, self._ended)
+        client = ClientConnection(upstream, identity, self.transport, client_id)
         self._client = client
         desk.client_entered(client)
-        client.enter()
+        client.enter(ahead)
 
     def _connects_too_often(
-        self, startup: StartupMessage, identity: Identity, upstream: Upstream, client_id: ClientId
+        self, startup: StartupMessage, identity: Identity, upstream: Upstream, client_id: ClientId, ahead: bytes
     ) -> bool:
-        """Then it is refused, sooner or later; nothing it says until then matters."""
+        """Then it is refused, sooner or later, behind `ahead`; nothing it says until then matters."""
         desk = self._desk
         class_name = upstream.class_at_login(identity, replicates=startup.replication)
         flow = desk.flow(identity, class_name)
@@ -374,6 +378,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         if refusal is None:
             return False
         self._is_refused = True
+        self.transport.write(ahead)
         answer = partial(self._fail, refusals.refused(refusal, "FATAL"))
         desk.connects.tell_late(self, class_name, flow, 0.0, answer)
         return True
@@ -388,32 +393,10 @@ class ClientLoginProtocol(asyncio.Protocol):
     ) -> None:
         desk, parameters = self._desk, startup.parameters
         self._client = client = ReplicationConnection(
-            upstream, identity, parameters, credentials, self.transport, client_id, self._ended
+            upstream, identity, parameters, credentials, self.transport, client_id
         )
         desk.replication_entered(client)
         client.enter()
-
-    def _ended(self) -> None:
-        self._desk.connected -= 1
-
-    def _identity(self, startup: StartupMessage) -> Identity:
-        parameters = dict(split_options(startup.parameters.get("options", "")))
-        parameters.update(
-            (name, value)
-            for name, value in startup.parameters.items()
-            if name.lower() not in NOT_SETTINGS and not name.startswith("_pq_.")
-        )
-        parameters = {name.lower(): value for name, value in parameters.items()}
-        peer = self.transport.get_extra_info("peername")
-        return Identity(
-            user=startup.user,
-            database=startup.database,
-            application_name=parameters.get("application_name", ""),
-            address=None if self._is_unix() else peer[0],
-            minor_version=min(startup.minor, NEWEST_MINOR_VERSION),
-            parameters=parameters,
-            tls=self._tls,
-        )
 
 
 def make_factory(desk: Frontdesk) -> Callable[[], ClientLoginProtocol]:

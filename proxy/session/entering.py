@@ -7,7 +7,7 @@ A server connection is needed for the parameters of a database and user that nob
 whose values the server has not been seen to accept, and in session mode for as long as the client stays.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.admission.decisions import Grant, Refuse, StillWaiting
 from proxy.session import linked, refusals
@@ -18,24 +18,41 @@ from proxy.wire import messages
 if TYPE_CHECKING:
     from proxy.session.client import ClientConnection
 
+_READY: Final = messages.ready_for_query(b"I")
+
 
 class Entering:
     """Stands for `client` at the door, where the answer is about its place and not about a slot."""
 
-    def __init__(self, client: "ClientConnection") -> None:
+    __slots__ = ("_ahead", "_client", "id")
+
+    def __init__(self, client: "ClientConnection", ahead: bytes) -> None:
         self.id = client.id
         self._client = client
+        self._ahead = ahead
 
     def begin(self) -> None:
         client, desk = self._client, self._client.desk
         name = client.class_name
         client.upstream.door.join(self, name, desk.queue_timeout(name), desk.flow(client.identity, name))
+        self._say_ahead()
+
+    def _say_ahead(self) -> None:
+        """AuthenticationOk goes out with the greeting, as from a server, unless something has to come first.
+
+        Whoever waits has to see that it is let in, and without it takes an error for another one.
+        """
+        ahead, self._ahead = self._ahead, b""
+        if ahead:
+            self._client.transport.write(ahead)
 
     # -- a place ------------------------------------------------------------------------------------------------------
 
     def granted(self, grant: Grant) -> None:
         client, table = self._client, self._client.pool.table
-        client.tell_what_would_have_been()
+        if client.gate.controller.warned or grant.would_refuse is not None:
+            self._say_ahead()
+            client.tell_what_would_have_been()
         if grant.would_refuse is not None:
             client.desk.measures.would_refuse_outside_queue[grant.class_name, grant.would_refuse.value] += 1
             client.warn(client.upstream.door.places.would_have_been(client.id, grant.would_refuse))
@@ -45,9 +62,11 @@ class Entering:
                 self._greet()
                 client.entered()
                 return
+        self._say_ahead()
         client.request_slot(unbounded=client.session_hold)
 
     def refused(self, refusal: Refuse) -> None:
+        self._say_ahead()
         self._client.desk.measures.refusals_outside_queue[refusal.class_name, refusal.reason.value] += 1
         self._client.end_login(refusals.no_place(refusal), refusal.waited_seconds)
 
@@ -81,12 +100,9 @@ class Entering:
         client, desk = self._client, self._client.desk
         assert client.settings is not None, "a client enters with known settings"
         client.read_dialect()
-        client.process_id, key = desk.keys.issue(client, client.identity.minor_version)
-        own = client.settings.values
-        greeting = [
-            messages.parameter_status(name, own.get(name.lower(), value))
-            for name, value in client.pool.table.reported.items()
-        ]
-        greeting += (messages.backend_key_data(client.process_id, key), messages.ready_for_query(b"I"))
-        client.transport.write(b"".join(greeting))
+        desk.keys.issue(client, client.identity.minor_version)
+        ahead, self._ahead = self._ahead, b""
+        statuses = client.pool.table.statuses(client.settings)
+        key = messages.backend_key_data(client.process_id, client.secret_key)
+        client.transport.write(b"".join((ahead, statuses, key, _READY)))
         desk.measures.logins += 1

@@ -8,8 +8,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator
 from itertools import count
 from typing import Final
 
@@ -20,8 +19,9 @@ from proxy.session.auth_rules import AuthRules
 from proxy.session.cancel import CancelKeys
 from proxy.session.client import ClientConnection
 from proxy.session.connects import Connects
-from proxy.session.encryption import ClientTls
+from proxy.session.identity import Identity
 from proxy.session.late_answers import LateAnswers
+from proxy.session.login_times import LoginTimes
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Origin
@@ -32,27 +32,6 @@ from proxy.session.upstream import Upstream
 
 _MAX_UNMATCHED_NAMES: Final = 1000
 _UNKNOWN_CLASS: Final = ClassBehaviour()
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a client is. `parameters` are the session parameters of its startup packet, by lower-case name."""
-
-    user: str
-    database: str
-    application_name: str
-    address: str | None  # None on a unix socket
-    minor_version: int
-    parameters: Mapping[str, str]
-    tls: ClientTls | None = None  # None: the leg is not encrypted
-
-    def log_keys(self) -> dict[str, str]:
-        return {
-            "user": self.user,
-            "database": self.database,
-            "application_name": self.application_name,
-            "address": self.address or "unix",
-        }
 
 
 class Frontdesk:
@@ -74,10 +53,12 @@ class Frontdesk:
         self.upstreams: list[Upstream] = []  # in the order in which databases are looked up
         self.clients: set[ClientConnection | ReplicationConnection] = set()
         self.pacer = LoginPacer(loop)
+        self.login_times = LoginTimes(settings.listen.login_timeout_seconds, loop)
         self.connected = 0  # sockets, those that have not finished their login included
         self.draining = False
         self.mock_secret = secrets.token_bytes(32)  # for challenges to users nobody knows
         self.auth_rules = AuthRules(settings.auth.rules)
+        self.mock_iterations = settings.auth.mock_iterations  # a look at all users
         self.failed_logins: LateAnswers[Origin] = LateAnswers(settings.auth.failures, loop, random.random)
         self.connects = Connects(LateAnswers(settings.refusals, loop, random.random), measures)
         self.unmatched: dict[str, tuple[int, float]] = {}
@@ -85,12 +66,19 @@ class Frontdesk:
         self._ids = count(1)
         self._drained: asyncio.Event | None = None
 
+    def disconnected(self) -> None:
+        """The socket of a client is closed, whatever became of its login."""
+        self.connected -= 1
+
     def next_client_id(self) -> ClientId:
         return ClientId(next(self._ids))
 
     def upstream_or_none(self, database: str) -> Upstream | None:
         """The first one that serves the database; None where no upstream does."""
-        return next((upstream for upstream in self.upstreams if upstream.settings.serves(database)), None)
+        for upstream in self.upstreams:
+            if upstream.settings.serves(database):
+                return upstream
+        return None
 
     def behaviour(self, class_name: str) -> ClassBehaviour:
         return self.settings.classes.get(class_name, _UNKNOWN_CLASS)
@@ -105,7 +93,7 @@ class Frontdesk:
         """What fairness inside the class goes by: clients with the same value share one place in its queue's order."""
         key = self.behaviour(class_name).flow_key
         if key == "identity":
-            return (identity.user, identity.address, identity.application_name)
+            return identity.flow
         value: str | None = getattr(identity, key)
         return value
 
@@ -167,6 +155,8 @@ class Frontdesk:
         """Take over what may change while running: users, bounds. Sockets stay."""
         self.settings = settings
         self.auth_rules = AuthRules(settings.auth.rules)
+        self.mock_iterations = settings.auth.mock_iterations
+        self.login_times.adopt(settings.listen.login_timeout_seconds)
         self.failed_logins.lateness.settings = settings.auth.failures
         self.connects.late.lateness.settings = settings.refusals
 

@@ -99,9 +99,8 @@ class Link(Holder):
 
     def flush_backlog(self) -> None:
         """Send what was kept."""
-        backlog = self.client.backlog
-        if backlog.size:
-            buffer, facts = backlog.take()
+        if self.client.backlog.size:
+            buffer, facts = self.client.take_kept()
             try:
                 self.forward(buffer, facts)
             except ProtocolViolation as violation:

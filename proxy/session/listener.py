@@ -12,6 +12,7 @@ from typing import IO
 
 from proxy.session.client_login import make_factory
 from proxy.session.frontdesk import Frontdesk
+from proxy.session.transports import keep_alive
 
 _BACKLOG = 4096  # fifty workers that start in the same millisecond must not see a reset
 
@@ -45,7 +46,12 @@ class Listener:
 
     async def _listen_tcp(self, host: str, port: int) -> None:
         factory = make_factory(self._desk)
-        self._servers.append(await self._desk.loop.create_server(factory, host, port, backlog=_BACKLOG))
+        loop = self._desk.loop
+        server = await loop.create_server(factory, host, port, backlog=_BACKLOG, start_serving=False)
+        for sock in server.sockets:
+            keep_alive(sock)  # once, and not for each client
+        await server.start_serving()
+        self._servers.append(server)
 
     async def _listen_unix(self, path: Path) -> None:
         # Binding would replace the socket of a live process without a word; the lock tells that there is one.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from proxy.wire import messages
 from proxy.wire.sql import FOLLOWED_PARAMETERS
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class SettingsTable:
         self._foldings: WeakValueDictionary[tuple[tuple[str, str], ...], Folding] = WeakValueDictionary()
         self._accepted: dict[tuple[str, str], str] = {}
         self.reported: dict[str, str] = {}  # every ParameterStatus of the latest server login, names as reported
+        self._statuses: list[bytes] = []  # these as messages, and where each parameter is among them
+        self._places: dict[str, tuple[int, str]] = {}
         self.neutral = self.intern({})
 
     @property
@@ -97,11 +100,22 @@ class SettingsTable:
     def learn_login(self, reported: Mapping[str, str]) -> Settings:
         """Take the ParameterStatus values of a server login; return the settings that connection now has."""
         self.reported = dict(reported)
+        self._statuses = [messages.parameter_status(name, value) for name, value in reported.items()]
+        self._places = {name.lower(): (at, name) for at, name in enumerate(reported)}
         values = {name.lower(): value for name, value in reported.items() if name.lower() in REPORTED_SETTABLE}
         for name, value in values.items():
             self._accepted[name, value] = value
         self.neutral = self.intern(values)
         return self.neutral
+
+    def statuses(self, settings: Settings) -> bytes:
+        """The ParameterStatus messages for a client that begins with `settings`."""
+        told, neutral = self._statuses.copy(), self.neutral.values
+        for name, value in settings.values.items():
+            if neutral.get(name) != value and name in self._places:
+                at, as_reported = self._places[name]
+                told[at] = messages.parameter_status(as_reported, value)
+        return b"".join(told)
 
     def intern(self, values: Mapping[str, str]) -> Settings:
         key = tuple(sorted(values.items()))

@@ -25,7 +25,7 @@ from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Identity
+    from proxy.session.identity import Identity
     from proxy.session.parameters import Settings
     from proxy.session.server import ServerConnection
     from proxy.session.upstream import Upstream

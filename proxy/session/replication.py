@@ -12,7 +12,7 @@ Source: PostgreSQL manual, "Streaming Replication Protocol" (protocol-replicatio
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -35,7 +35,7 @@ from proxy.wire.login import Credentials
 from proxy.wire.messages import ErrorFields
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Identity
+    from proxy.session.identity import Identity
     from proxy.session.upstream import Upstream
 
 _CANCEL_AFTER_SECONDS: Final = 0.5  # a walsender ends at a Terminate, but not one that works on a query
@@ -86,7 +86,6 @@ class ReplicationConnection(Holder):
         credentials: Credentials,
         transport: asyncio.Transport,
         client_id: ClientId,
-        closed: Callable[[], None],
     ) -> None:
         assert upstream.settings.replication_class is not None, "asked before"
         self.class_name = upstream.settings.replication_class
@@ -95,19 +94,19 @@ class ReplicationConnection(Holder):
         self.transport = transport
         self.phase = Phase.ENTERING
         self.process_id = 0
+        self.secret_key = b""
         self.settings: Settings | None = None
         self.server: ServerConnection | None = None
         self.pool = ReplicationPool(upstream, identity, startup)
         self.pool.credentials = credentials
         self.upstream = upstream
         self._desk = desk = upstream.desk
-        self._closed = closed
         self._measures = desk.measures.of(self.class_name).of_application(identity.application_name)
         self._has_place = False
         self.holds_slot = False
         self._asked_at = clock.now()
         self._granted_at = 0.0
-        self._ahead = Backlog(transport, desk.loop)
+        self._ahead = Backlog()
 
     @property
     def granted_at(self) -> float:
@@ -127,14 +126,14 @@ class ReplicationConnection(Holder):
         if self.server is not None:
             self.server.transport.write(data)
         elif self.phase is not Phase.GONE:
-            self._ahead.add(data, (), self._desk.settings.limits.max_waiting_bytes)
+            self._ahead.add(data, (), self._desk.settings.limits.max_waiting_bytes, self.transport)
 
     def eof_received(self) -> None:
         """Our side is closed too, and connection_lost follows."""
         close_in_time(self.transport, self._desk.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed()
+        self._desk.disconnected()
         self._leave()
 
     def pause_writing(self) -> None:
@@ -211,9 +210,9 @@ class ReplicationConnection(Holder):
 
     def _greet(self, server: ServerConnection) -> None:
         """As the server did, with a cancel key of ours."""
-        self.process_id, key = self._desk.keys.issue(self, self.identity.minor_version)
+        self._desk.keys.issue(self, self.identity.minor_version)
         greeting = [messages.parameter_status(*one) for one in self.pool.table.reported.items()]
-        greeting += [messages.backend_key_data(self.process_id, key), messages.ready_for_query(b"I")]
+        greeting += [messages.backend_key_data(self.process_id, self.secret_key), messages.ready_for_query(b"I")]
         self.transport.write(b"".join(greeting))
         self._desk.measures.logins += 1
 

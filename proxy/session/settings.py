@@ -111,7 +111,7 @@ class UpstreamSettings:
     replication_class: str | None = None  # None refuses clients that replicate
 
     def serves(self, database: str) -> bool:
-        return any(fnmatchcase(database, pattern) for pattern in self.databases)
+        return any(pattern == "*" or fnmatchcase(database, pattern) for pattern in self.databases)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,14 +49,26 @@ def close_in_time(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop)
         loop.call_later(LINGER_SECONDS, transport.abort)
 
 
-def set_up(transport: asyncio.BaseTransport) -> asyncio.Transport:
-    """Bound what is buffered for writing, and let the kernel find out about peers that vanished."""
+def bound_writes(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """Bound what is buffered for writing."""
     stream = as_stream(transport)
     stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
-    sock = stream.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+    return stream
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find out about a peer that vanished. What a listening socket accepts inherits it."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def set_up(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """Both, for a connection of our own making."""
+    stream = bound_writes(transport)
+    sock = stream.get_extra_info("socket")
+    if sock is not None:
+        keep_alive(sock)
     return stream

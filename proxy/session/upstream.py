@@ -25,7 +25,8 @@ from proxy.session.tags import tag_reader_or_none
 from proxy.session.user_lookup import UserLookup
 
 if TYPE_CHECKING:
-    from proxy.session.frontdesk import Frontdesk, Identity
+    from proxy.session.frontdesk import Frontdesk
+    from proxy.session.identity import Identity
 
 
 class Upstream:

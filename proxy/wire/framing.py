@@ -68,6 +68,9 @@ SMALL_FRONTEND_TYPES: Final = bytes(
         messages.TERMINATE,
     )
 )
+# Made once: every client has a cursor, and these would be new objects in each.
+_KNOWN_OF_CLIENTS: Final = FRONTEND_TYPES.replace(bytes((messages.PASSWORD_MESSAGE,)), b"")
+_HEADS_OF_CLIENTS: Final = bytes((messages.BIND,))
 
 
 def client_cursor(
@@ -80,12 +83,11 @@ def client_cursor(
 
     Password messages are not among its types: after the login they are a violation, as they are to the server.
     """
-    known = FRONTEND_TYPES.replace(bytes((messages.PASSWORD_MESSAGE,)), b"")
     return Cursor(
         wanted,
-        known=known,
+        known=_KNOWN_OF_CLIENTS,
         small=SMALL_FRONTEND_TYPES,
-        heads=bytes((messages.BIND,)),
+        heads=_HEADS_OF_CLIENTS,
         max_held_bytes=max_held_bytes,
         max_message_bytes=max_message_bytes,
     )

@@ -1,21 +1,32 @@
 """The benchmarks measure what they say, shown on small runs against PgBouncer, and speak up where it is missing."""
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loadtests import bad_day
 from loadtests.micro.__main__ import table as micro_table
-from loadtests.micro.benchmarks import BENCHMARKS, cpu_microseconds, prepare, run_pgbench
+from loadtests.micro.benchmarks import (
+    BENCHMARKS,
+    allow_open_files,
+    bytes_per_idle_client,
+    cpu_microseconds,
+    prepare,
+    run_pgbench,
+)
 from loadtests.micro.process_cost import cpu_seconds, resident_bytes
 from loadtests.micro.subjects import address, pgbouncer, start_pgheadroom, url
 from loadtests.micro.tls import client_context, make_certificate
 from loadtests.pgbouncer import find_pgbouncer
 from proxy.demo.client import Connection, Login, QueryError
 from proxy.demo.postgres import DATABASE, EmbeddedPostgres
+from tests.support.compiled import IS_COMPILED
 
 binary = find_pgbouncer()
+IDLE_CLIENTS = 3000
 needs_pgbouncer = pytest.mark.skipif(binary is None, reason="no pgbouncer binary in PATH, /usr/sbin or $PGBOUNCER")
 
 
@@ -83,6 +94,29 @@ def test_ratios_are_of_medians() -> None:
     text = micro_table(results, ["PgBouncer", "pgheadroom"])
     assert "1.50x" in text
     assert "50,000" in text
+
+
+@pytest.fixture
+def many_sockets() -> Iterator[None]:
+    """For this process and the one that it starts."""
+    had = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        allow_open_files(IDLE_CLIENTS + 1000)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, had)
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("many_sockets")
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_what_an_idle_client_costs(tmp_path: Path, encrypted: bool) -> None:
+    """1.2 kB of it are the event loop's own. Once each client kept all of its login, and cost 4.6 kB."""
+    most = (29_000 if encrypted else 1_900) + (0 if IS_COMPILED else 200)
+    tls = make_certificate(tmp_path) if encrypted else None
+    with EmbeddedPostgres(18, auth="trust") as server, start_pgheadroom(server, False, tls) as process:
+        assert bytes_per_idle_client(process, client_context() if encrypted else None, IDLE_CLIENTS) < most
 
 
 async def test_clients_of_a_benchmark_speak_tls(tmp_path: Path) -> None:

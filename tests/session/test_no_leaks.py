@@ -4,12 +4,18 @@ Each of these was once kept for good, or until somebody restarted the proxy.
 """
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import psycopg
 import pytest
 
+from proxy.demo.postgres import password_of
+from proxy.session.authentication import Authentication
+from proxy.session.client_login import ClientLoginProtocol
 from proxy.wire import messages
+from proxy.wire.login import ClientLogin
 from proxy.wire.messages import message
 from tests.session.fake_server import FakeServer, Session
 from tests.support.debian import DebianPostgres
@@ -49,6 +55,25 @@ async def until_asleep(postgres: Postgres, marker: str) -> None:
     """The server is in the middle of the pg_sleep of the statement with `marker` in it."""
     sql = f"select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query like '%{marker}%'"
     await eventually(lambda: asyncio.to_thread(lambda: postgres.psql(sql).strip() == "1"))
+
+
+# -- logins -----------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_a_login_outlives_it(run_proxy: RunProxy) -> None:
+    """Every client kept all of its login, 2.5 kB of it; and those that had failed waited for the collector."""
+    proxy = await run_proxy(auth={"method": "scram", "failures": {"delay": "1ms"}})
+    gc.collect()
+    gc.disable()
+    try:
+        async with await proxy.psycopg():
+            with pytest.raises(psycopg.OperationalError):
+                await psycopg.AsyncConnection.connect(proxy.url().replace(password_of("app"), "wrong"))
+            assert [
+                one for one in gc.get_objects() if isinstance(one, ClientLoginProtocol | Authentication | ClientLogin)
+            ] == []
+    finally:
+        gc.enable()
 
 
 # -- slots ------------------------------------------------------------------------------------------------------------

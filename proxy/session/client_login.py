@@ -60,6 +60,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_has_said_nothing",
         "_is_encrypted",
         "_is_in_handshake",
+        "_is_local",
         "_is_lost",
         "_is_refused",
         "_reader",
@@ -72,8 +73,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         "urgency",
     )
 
-    def __init__(self, desk: Frontdesk) -> None:
+    def __init__(self, desk: Frontdesk, is_local: bool) -> None:
         self._desk = desk
+        self._is_local = is_local
         self._reader = StartupReader(desk.settings.limits.max_startup_bytes)
         self._startup: StartupMessage | None = None
         self._authentication: Authentication | None = None
@@ -86,7 +88,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._is_lost = False
         self._is_refused = False
         self._steps: list[bytes | Callable[[], None]] = []  # what the client has sent, and what else is to be done
-        self._address: str | None = None  # of a unix socket
+        self._address: str | None = None  # on a unix socket
         self._tls: ClientTls | None = None
         self.urgency = 0
         self._upstream: Upstream | None = None
@@ -102,6 +104,9 @@ class ClientLoginProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self._address = peer[0]
+        elif not self._is_local:
+            # Reset before it was accepted. Nothing is lost, and without an address it would pass for a local client.
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_lost:
@@ -399,6 +404,6 @@ class ClientLoginProtocol(asyncio.Protocol):
         client.enter()
 
 
-def make_factory(desk: Frontdesk) -> Callable[[], ClientLoginProtocol]:
-    """What a listening socket calls for each new client."""
-    return lambda: ClientLoginProtocol(desk)
+def make_factory(desk: Frontdesk, *, is_local: bool) -> Callable[[], ClientLoginProtocol]:
+    """What a listening socket calls for each new client. `is_local`: it is a unix socket."""
+    return lambda: ClientLoginProtocol(desk, is_local)

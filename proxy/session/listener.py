@@ -45,7 +45,7 @@ class Listener:
             ) from error
 
     async def _listen_tcp(self, host: str, port: int) -> None:
-        factory = make_factory(self._desk)
+        factory = make_factory(self._desk, is_local=False)
         loop = self._desk.loop
         server = await loop.create_server(factory, host, port, backlog=_BACKLOG, start_serving=False)
         for sock in server.sockets:
@@ -61,7 +61,7 @@ class Listener:
         except BlockingIOError as error:
             raise CannotListen(f"another process serves {path}; see listen.unix_socket_dir") from error
         path.unlink(missing_ok=True)  # noqa: ASYNC240 (once, at start)
-        factory = make_factory(self._desk)
+        factory = make_factory(self._desk, is_local=True)
         self._servers.append(await self._desk.loop.create_unix_server(factory, str(path), backlog=_BACKLOG))
         os.chmod(path, 0o777)  # noqa: S103 (as PostgreSQL's own: authentication decides, not file modes)
         self._socket_path = path

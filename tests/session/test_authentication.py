@@ -5,7 +5,9 @@ of methods on both legs.
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +39,14 @@ async def who(running: Running, user: str = "app", **more: str) -> str:
     async with await running.psycopg(user, **more) as connection:
         row = await (await connection.execute("SELECT current_user::text")).fetchone()
         return str(row[0])
+
+
+def says_and_resets(port: int, said: bytes) -> None:
+    """In one go, so that the proxy accepts a connection that its peer has reset already."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.sendall(said)
+    sock.close()
 
 
 async def refusal(running: Running, **options: Any) -> str:
@@ -103,6 +113,18 @@ async def test_rules_tell_sockets_and_encryption_apart(run_proxy: RunProxy, cert
     assert await who(proxy, "web", sslmode="require") == "web"
     assert await who(proxy, "app", sslmode="disable") == "app"
     assert "SSL encryption" in await refusal(proxy, sslmode="require")
+
+
+async def test_who_is_gone_before_it_is_looked_at_is_not_taken_for_a_client_of_the_unix_socket(
+    run_proxy: RunProxy,
+) -> None:
+    """A connection that was reset has no peer's address any more, and what was sent on it can still be read: it was let
+    in by a rule for the unix socket."""
+    rules = [{"method": "trust", "address": "local"}, {"method": "scram"}]
+    proxy = await run_proxy(auth={"method": None, "rules": rules})
+    says_and_resets(proxy.port, encode_startup({"user": "app", "database": "app"}))
+    assert await who(proxy) == "app", "accepted behind it"
+    assert proxy.measures.logins == 1
 
 
 async def test_rules_change_with_a_reload(run_proxy: RunProxy) -> None:

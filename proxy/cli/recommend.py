@@ -44,41 +44,54 @@ def command(
 ) -> None:
     """Show demand and hold times by class and application, and suggest a budget by what was seen.
 
-    Asks the running proxy, which has looked on since it was started (and before, where traffic.file is set).
+    Asks the running proxy, which has looked on since it was started (and before, where traffic.file is set). Of several
+    upstreams each has its own budget, one after the other.
     """
     back = "" if hours is None else f"&hours={hours}"
     whose = "" if upstream is None else f"&upstream={quote(upstream)}"
     document = ask(address_of(url, config_path), f"/recommend?at_least={at_least}{back}{whose}")
+    of_each = document.get("upstreams", [document])
     if as_json:
         print_json(document)
     elif only_yaml:
-        click.echo(_yaml_or_why_not(document), nl=False)
+        click.echo("\n".join(_yaml_or_why_not(one) for one in of_each), nl=False)
     else:
-        _show(document)
+        _show_length(of_each[0])
+        for one in of_each:
+            _show(one, f"upstream {one['upstream']}" if len(of_each) > 1 else "")
+        _show_method(of_each[0])
 
 
 def _yaml_or_why_not(document: dict[str, Any]) -> str:
     if document["yaml"] is None:
-        raise click.ClickException(f"no budget to suggest: {document['why_no_suggestion']}")
+        raise click.ClickException(f"no budget to suggest for {document['upstream']}: {document['why_no_suggestion']}")
     return str(document["yaml"])
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show_length(document: dict[str, Any]) -> None:
     seen = document["observed"]
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen["since"]))
     click.echo(f"{seen['length']} of traffic, seen in {seen['clock_hours']} hours of the clock since {since}\n")
+
+
+def _show(document: dict[str, Any], heading: str) -> None:
+    if heading:
+        click.echo(f"{heading}\n{'=' * len(heading)}\n")
     _show_classes(document)
     _show_applications(document)
     _show_suggestion(document)
     for note in document["notes"]:
         click.echo(f"note: {note}")
     _show_unmatched(document["unmatched"])
-    click.echo("\nhow the figures were obtained:")
-    for sentence in seen["method"]:
-        click.echo(f"  - {sentence}")
     if document["yaml"] is not None:
         click.echo("\nTo be put in place of budget, default_class and classes; then pgheadroom check:\n")
-        click.echo(document["yaml"], nl=False)
+        click.echo(document["yaml"])
+
+
+def _show_method(document: dict[str, Any]) -> None:
+    click.echo("how the figures were obtained:")
+    for sentence in document["observed"]["method"]:
+        click.echo(f"  - {sentence}")
 
 
 # The figures
@@ -87,8 +100,8 @@ def _show(document: dict[str, Any]) -> None:
 def _show_classes(document: dict[str, Any]) -> None:
     columns = ("class", "p50", "p95", "busiest hour p95", "most", "mean", "at limit", "holds", "mean hold", "p95 hold")
     rows = [(one["class"], *_demand(one), _share(one["limited_share"]), *_holds(one)) for one in document["classes"]]
-    total = document["total"]
-    rows.append(("all", total["p50"], total["p95"], total["busiest_hour_p95"], total["most"], *[""] * 5))
+    if (total := document["total"]) is not None:
+        rows.append(("all", total["p50"], total["p95"], total["busiest_hour_p95"], total["most"], *[""] * 5))
     print_table(columns, rows, title="Demand in slots, and how long they were held")
     click.echo()
 

@@ -41,7 +41,7 @@ def lines_beneath(document: dict[str, Any]) -> list[str]:
         *_nested(document),
         *_problems(document),
         *_pins(document["pins"]),
-        *_unmatched(document["unmatched"]),
+        *_unmatched(document),
     ]
 
 
@@ -82,6 +82,7 @@ def _problems(document: dict[str, Any]) -> list[str]:
     strangers = [
         f"{one['application_name'] or 'no name'} of {one['user']}"
         + (f" from {one['address']}" if one["address"] else "")
+        + (f" at {one['upstream']}" if len(document["upstreams"]) > 1 else "")
         + f": {one['connections']}"
         for one in document["server"]["strangers"][:_STRANGERS_SHOWN]
     ]
@@ -218,17 +219,19 @@ def _server(server: dict[str, Any]) -> str:
     return f" ({', '.join(facts)})" if facts else ""
 
 
-def _unmatched(unmatched: dict[str, Any]) -> list[str]:
-    names = [_unmatched_name(one) for one in unmatched["names"]]
+def _unmatched(document: dict[str, Any]) -> list[str]:
+    unmatched, several = document["unmatched"], len(document["upstreams"]) > 1
+    names = [_unmatched_name(one, several) for one in unmatched["names"]]
     if not names:
         return []
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return [f"names no class knows ({unmatched['clients_total']} clients): {shown}", _UNMATCHED_HINT]
 
 
-def _unmatched_name(one: dict[str, Any]) -> str:
+def _unmatched_name(one: dict[str, Any], several: bool) -> str:
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["first_seen"]))
-    return f"{one['application_name'] or '(no name)'} ({one['clients_total']} since {since})"
+    at = f" at {one['upstream']}" if several else ""
+    return f"{one['application_name'] or '(no name)'} ({one['clients_total']}{at} since {since})"
 
 
 def show_wait(seconds: float) -> str:

@@ -32,7 +32,7 @@ from proxy.service.status import (
 from proxy.service.switch_request import BadSwitch, WantedOrder, has_token, is_foreign_page, parse_order
 from proxy.service.switchboard import STATES, OrderRefused
 from proxy.service.traffic.report import Question, TooLittleSeen, report
-from proxy.service.view import ProcessView
+from proxy.service.view import ProcessView, readable_text
 from proxy.session.listener import CannotListen
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -184,30 +184,36 @@ class _Surface:
 
     async def recommend(self, request: web.Request) -> web.Response:
         """`at_least` in seconds of traffic seen; `hours` of the clock to look back, the current one included;
-        `upstream` where there are several."""
+        `upstream` where there are several, each of them otherwise."""
         hours, at_least = request.query.get("hours"), request.query.get("at_least", "3600")
         if not (hours is None or _is_whole(hours)) or not _is_whole(at_least):
             return _error(400, "hours and at_least are whole numbers: hours to look back, and seconds to have seen")
         view = self._view
         by_name = {part.name: part for part in parts(view.config)}
-        name = request.query.get("upstream", next(iter(by_name)) if len(by_name) == 1 else "")
-        if name not in by_name:
-            return _error(400, f"say which upstream is meant: upstream={' or '.join(by_name)}")
-        question = Question(
-            part=by_name[name],
-            total=next(one.budget.total for one in view.upstreams() if one.name == name),
-            facts=view.server_facts(name),
-            frozen=view.traffic(),
-            unmatched=view.unmatched().names,
-            now=time.time(),
-            hours=None if hours is None else int(hours),
-            at_least_seconds=float(at_least),
-        )
+        wanted = request.query.get("upstream")
+        if wanted is not None and wanted not in by_name:
+            return _error(400, f'there is no upstream "{readable_text(wanted)}": upstream={" or ".join(by_name)}')
+        totals = {one.name: one.budget.total for one in view.upstreams()}
+        frozen, unmatched = view.traffic(), view.unmatched().names
+        questions = [
+            Question(
+                part=by_name[name],
+                total=totals[name],
+                facts=view.server_facts(name),
+                frozen=frozen,
+                unmatched=unmatched,
+                now=time.time(),
+                hours=None if hours is None else int(hours),
+                at_least_seconds=float(at_least),
+            )
+            for name in ([wanted] if wanted is not None else by_name)
+        ]
         try:
             # A week of many applications takes tens of milliseconds, and queries pass through this thread.
-            return _json(await asyncio.to_thread(report, question))
+            documents = [await asyncio.to_thread(report, question) for question in questions]
         except TooLittleSeen as problem:
             return _error(409, str(problem))
+        return _json(documents[0] if len(documents) == 1 else {"upstreams": documents})
 
     async def switch(self, request: web.Request) -> web.Response:
         class_name, order_name = request.match_info["name"], request.match_info["order"]

@@ -137,7 +137,7 @@ class RunningView:
 
     def unmatched(self) -> Unmatched:
         desk = self._process.desk
-        names = (UnmatchedName(name, times, seen) for name, (times, seen) in desk.unmatched.items())
+        names = (UnmatchedName(name, *counted, upstream) for (upstream, name), counted in desk.unmatched.items())
         return Unmatched(desk.unmatched_clients, tuple(names))
 
     def identities(self) -> Sequence[IdentityUse]:

@@ -59,7 +59,11 @@ def status_document(view: ProcessView, history: History, *, now: float) -> Docum
         "server": {
             "max_connections": sum_or_none(one.max_connections for one in upstreams),
             "external_connections": sum_or_none(one.external_connections for one in upstreams),
-            "strangers": [one for upstream in upstreams for one in _strangers(view.server_facts(upstream.name))],
+            "strangers": [
+                one | {"upstream": upstream.name}
+                for upstream in upstreams
+                for one in _strangers(view.server_facts(upstream.name))
+            ],
             "overcommitted_slots": sum_or_none(one.overcommitted_slots for one in upstreams),
         },
         "identities": [_identity_use(one) for one in top_identities(view.identities())],

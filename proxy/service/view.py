@@ -60,11 +60,12 @@ class IdentityUse:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedName:
-    """An application name that matched no class, and when it was first seen (Unix seconds)."""
+    """An application name that matched no class of an upstream, and when it was first seen (Unix seconds)."""
 
     application_name: str
     clients_total: int
     first_seen: float
+    upstream: str = "main"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Frontdesk:
         self.mock_iterations = settings.auth.mock_iterations  # a look at all users
         self.failed_logins: LateAnswers[Origin] = LateAnswers(settings.auth.failures, loop, random.random)
         self.connects = Connects(LateAnswers(settings.refusals, loop, random.random), measures)
-        self.unmatched: dict[str, tuple[int, float]] = {}
+        self.unmatched: dict[tuple[str, str], tuple[int, float]] = {}  # by (upstream, application_name)
         self.unmatched_clients = 0
         self._ids = count(1)
         self._drained: asyncio.Event | None = None
@@ -118,19 +118,19 @@ class Frontdesk:
             if applicant.class_name in class_names:
                 yield applicant
 
-    def note_unmatched(self, application_name: str) -> None:
+    def note_unmatched(self, upstream: str, application_name: str) -> None:
         """A client matched no class. Names are chosen by clients, so only the first are listed."""
         self.unmatched_clients += 1
-        times, first_seen = self.unmatched.get(application_name, (0, 0.0))
+        times, first_seen = self.unmatched.get((upstream, application_name), (0, 0.0))
         if times or len(self.unmatched) < _MAX_UNMATCHED_NAMES:
-            self.unmatched[application_name] = (times + 1, first_seen or time.time())
+            self.unmatched[upstream, application_name] = (times + 1, first_seen or time.time())
 
     def client_entered(self, client: ClientConnection) -> None:
         self.clients.add(client)
         self.pool_joined(client)
         identity = client.identity
         if not client.upstream.classification(identity, identity.application_name).matched:
-            self.note_unmatched(identity.application_name)
+            self.note_unmatched(client.upstream.settings.name, identity.application_name)
 
     def replication_entered(self, client: ReplicationConnection) -> None:
         self.clients.add(client)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -96,3 +97,59 @@ def test_a_name_chosen_by_a_client_sends_no_escape_sequences(view, url):
     view.record.hour_at(time.time()).observe({}, {("web", "\x1b]0;taken\x07"): ApplicationReading(9, 0)}, 100.0)
 
     assert "\x1b" not in run("--url", url).output
+
+
+# Several upstreams
+
+TWO = """\
+upstreams:
+  replica: {url: postgresql://p@replica/app, databases: [app_ro], budget: {total: 20}, default_class: reports}
+  main: {url: postgresql://p@primary/app, budget: {total: 50}, default_class: bulk}
+auth: {method: trust}
+classes:
+  web: {upstream: main, match: [{application_name: "web*"}], priority: 1, reserved: 30, limit: 45}
+  bulk: {limit: 30, priority: 9}
+  reports: {limit: 9}
+"""
+
+
+@pytest.fixture
+def two(view):
+    (main,) = view.upstreams()
+    view.config_text = TWO
+    view.others = (replace(main, name="replica", budget=replace(main.budget, total=20)),)
+    with served(view) as url:
+        yield url
+
+
+def test_each_upstream_has_its_own_recommendation(two):
+    output = run("--url", two).output
+
+    of_replica, of_main = output.split("upstream replica\n")[1].split("upstream main\n")
+    assert "reports 1 + internal 1 = 2 of 20 slots" in of_replica
+    assert "web 29" not in of_replica
+    assert cells(of_main, "web", "reserved")[:4] == ["web", "reserved", "30", "29"]
+    assert output.count("how the figures were obtained") == output.count("of traffic, seen in") == 1
+
+
+def test_one_of_them_alone(two):
+    output = run("--url", two, "--upstream", "replica").output
+
+    assert "reports 1 + internal 1 = 2 of 20 slots" in output
+    assert "upstream main" not in output
+
+
+def test_the_blocks_say_where_they_belong(two):
+    output = run("--url", two, "--yaml").output
+
+    assert [line for line in output.splitlines() if line.startswith("# in ")] == [
+        "# in upstreams.replica:",
+        "# in upstreams.main:",
+    ]
+
+
+def test_an_upstream_that_is_none_is_refused_with_those_there_are(two):
+    result = run("--url", two, "--upstream", "standby")
+
+    assert result.exit_code == 1
+    assert 'there is no upstream "standby": upstream=replica or main' in result.output

@@ -141,6 +141,81 @@ def test_unmatched_names_are_told_where_they_might_belong():
     )
 
 
+TWO = (
+    "auth: {method: trust}\n"
+    """\
+upstreams:
+  replica:
+    url: postgresql://p@replica/app
+    databases: [app_ro]
+    budget: {total: 20, headroom: {size: 2, for: [pages]}}
+    default_class: reports
+  primary: {url: postgresql://p@primary/app, budget: {total: 60}, default_class: bulk}
+classes:
+  web: {upstream: primary, match: [{application_name: "web*"}], priority: 1, reserved: 5, limit: 40}
+  bulk: {limit: 20, priority: 9}
+  pages: {match: [{application_name: "web*"}], priority: 1, reserved: 2, limit: 15}
+  reports: {limit: 10, priority: 9}
+"""
+)
+
+
+def ask_both(record: TrafficRecord, unmatched=()):
+    totals = {"replica": 20, "primary": 60}
+    return {
+        part.name: report(Question(part, totals[part.name], None, record.frozen(), unmatched, NOW))
+        for part in parts(load_config_text(TWO, {}))
+    }
+
+
+def seen_on_both(**demand: int) -> TrafficRecord:
+    record = TrafficRecord(keep_hours=9)
+    classes = {name: ClassReading(slots, 0, False) for name, slots in demand.items()}
+    applications = {(name, f"{name}-1"): ApplicationReading(slots, 0) for name, slots in demand.items()}
+    of_upstreams = {"replica": ["pages", "reports"], "primary": ["web", "bulk"]}
+    record.hour_at(NOW).observe(classes, applications, 3600.0, of_upstreams)
+    return record
+
+
+def test_of_two_upstreams_each_has_its_own_figures_and_its_own_budget():
+    documents = ask_both(seen_on_both(web=20, bulk=7, pages=5, reports=1))
+    for name, classes, total, most in (("replica", ["pages", "reports"], 20, 6), ("primary", ["web", "bulk"], 60, 27)):
+        document = documents[name]
+        assert document["upstream"] == name
+        assert [one["class"] for one in document["classes"]] == classes
+        assert {one["class"] for one in document["applications"]} == set(classes)
+        assert document["total"]["most"] == most
+        assert [one["class"] for one in document["suggestion"]["classes"]] == classes
+        assert document["suggestion"]["total"] == {
+            "value": total,
+            "sum": f"upstreams.{name}.budget.total as configured",
+        }
+        assert f"of {total} slots" in document["suggestion"]["sum"]
+    reserved = {one["class"]: one["reserved"]["value"] for one in documents["replica"]["suggestion"]["classes"]}
+    assert reserved["pages"] == 6
+    assert [name for name in documents if documents[name]["suggestion"]["headroom"]["value"]] == ["replica"]
+
+
+def test_too_few_slots_are_told_of_the_upstream_that_has_them_and_of_no_other():
+    documents = ask_both(seen_on_both(web=5, bulk=5, pages=15, reports=9))
+    told = {name: [note for note in document["notes"] if "asked for" in note] for name, document in documents.items()}
+    assert told["primary"] == []
+    assert told["replica"][0].startswith("all classes together asked for 24 slots at p95, and there are 20")
+
+
+def test_what_was_seen_before_there_were_two_has_no_total_for_either():
+    record = TrafficRecord(keep_hours=9)
+    record.hour_at(NOW).observe({"web": ClassReading(90, 0, False)}, {}, 3600.0)
+    assert [document["total"] for document in ask_both(record).values()] == [None, None]
+
+
+def test_a_name_that_no_class_knows_is_told_where_it_came_to():
+    unmatched = (UnmatchedName("etl", 5, 1.0, "replica"), UnmatchedName("cron", 1, 2.0, "primary"))
+    documents = ask_both(seen_on_both(web=1, bulk=0, pages=0, reports=0), unmatched)
+    names = {name: [one["application_name"] for one in document["unmatched"]] for name, document in documents.items()}
+    assert names == {"replica": ["etl"], "primary": ["cron"]}
+
+
 def test_what_has_to_be_known_before_believing_it():
     record = TrafficRecord(keep_hours=9)
     record.hour_at(NOW).observe({"web": ClassReading(70, 60, True)}, {}, 3600.0)

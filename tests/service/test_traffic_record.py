@@ -1,5 +1,7 @@
 """What is kept of the traffic: quantiles over time, hours in a ring, and a file that is read again."""
 
+import json
+import zlib
 from random import Random
 
 import pytest
@@ -32,6 +34,29 @@ def busy_hour(index: int = 7) -> Hour:
     hour.add_holds("web", None, {2: 4, 5: 1}, 0.5)
     hour.add_holds("web", "web-1", {2: 4, 5: 1}, 0.5)
     return hour
+
+
+def test_of_several_upstreams_the_demand_of_each_is_kept():
+    hour = Hour(7)
+    demand = {"web": ClassReading(3, 1, False), "bulk": ClassReading(5, 0, True), "reports": ClassReading(2, 0, False)}
+    hour.observe(demand, {}, 400.0, {"primary": ["web", "bulk"], "replica": ["reports"]})
+
+    figures = observed([Hour.from_bytes(hour.to_bytes()), Hour.from_bytes(hour.to_bytes())])
+
+    assert {name: (one.p50, one.most, one.busiest_hour_p95) for name, one in figures.upstreams.items()} == {
+        "primary": (9, 9, 9),
+        "replica": (2, 2, 2),
+    }
+    assert figures.total.most == 11
+
+
+def test_an_hour_that_knows_nothing_of_upstreams_is_read():
+    written = json.loads(zlib.decompress(busy_hour().to_bytes()))
+    del written["upstreams"]  # as it was before there could be several
+
+    hour = Hour.from_bytes(zlib.compress(json.dumps(written).encode()))
+
+    assert (hour.upstreams, hour.total.most()) == ({}, 9)
 
 
 def test_a_quantile_is_what_was_not_exceeded_for_that_share_of_the_time():

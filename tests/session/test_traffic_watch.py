@@ -31,7 +31,7 @@ def look(proxy: Running) -> None:
     """As if a second had passed."""
     traffic = proxy.process.traffic
     traffic._looked_at -= 1.0
-    traffic.look([proxy.process.view.snapshot()])
+    traffic.look({one.name: one.budget for one in proxy.process.view.upstreams()})
 
 
 async def test_slots_and_waiting_clients_are_seen_by_class_and_application(run_proxy: RunProxy) -> None:
@@ -124,6 +124,7 @@ async def test_a_file_that_is_no_record_is_set_aside_and_the_proxy_runs(run_prox
 
 async def test_a_file_that_cannot_be_written_is_told_once(run_proxy: RunProxy, tmp_path: Path) -> None:
     proxy = await run_proxy(traffic={"file": str(tmp_path / "nowhere" / "traffic")})
+    await eventually(lambda: proxy.process.traffic._is_restored)  # nothing is written before
     with capture_logs() as log:
         for _ in range(3):
             await proxy.process.traffic.save()

@@ -1,8 +1,11 @@
 """Several upstreams: each server has a budget of its own, and what happens on one is nothing to the other."""
 
+import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psycopg
 import pytest
@@ -10,6 +13,8 @@ import pytest
 from proxy.admission.classes import ClassState
 from proxy.demo.postgres import DATABASE, EmbeddedPostgres, free_port, password_of
 from proxy.service.process import BudgetCannotHold
+from proxy.service.traffic.observed import observed
+from proxy.service.traffic.record import hours_of
 from proxy.session.server import ServerState
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
@@ -103,6 +108,31 @@ async def test_only_classes_of_that_upstream_are_matched(pair: Pair) -> None:
     told = sorted(client.class_name for client in pair.proxy.desk.clients)
     assert told == ["dashboards", "reports", "rest", "web"]
     assert pair.proxy.desk.unmatched_clients == 2
+    names = [(one.application_name, one.upstream) for one in pair.proxy.process.view.unmatched().names]
+    assert names == [("cron", "primary"), ("cron", "replica")]
+
+
+def get(url: str) -> bytes:
+    with urlopen(url) as answer:
+        return bytes(answer.read())
+
+
+async def test_demand_is_recorded_for_each_and_each_gets_a_budget_recommended(pair: Pair) -> None:
+    for name, clients in (("primary", 2), ("replica", 1)):
+        for _ in range(clients):
+            await (await pair.on(name, application_name="web-1")).query("begin")
+    traffic = pair.proxy.process.traffic
+
+    def both_were_seen() -> bool:
+        seen = observed(hours_of(traffic.frozen(), 0))
+        return seen.seconds >= 1.0 and [one.most for one in seen.upstreams.values()] == [1, 2]
+
+    await eventually(both_were_seen, within_seconds=10)
+    answer = await asyncio.to_thread(get, f"http://127.0.0.1:{pair.proxy.process.http.port}/recommend?at_least=1")
+    documents = {one["upstream"]: one for one in json.loads(answer)["upstreams"]}
+    assert {name: one["total"]["most"] for name, one in documents.items()} == {"primary": 2, "replica": 1}
+    totals = {name: one["suggestion"]["total"]["value"] for name, one in documents.items()}
+    assert totals == TOTAL
 
 
 async def test_a_database_that_no_upstream_serves_is_refused_in_words(

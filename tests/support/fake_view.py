@@ -88,6 +88,7 @@ class FakeView:
         self.refused: list[RefusedIdentity] = []
         self.readiness = (True, "new clients are served")
         self.seen_unmatched = Unmatched()
+        self.config_text = CONFIG
         self.reasons: dict[str, str] = {}
         self.bounds: dict[str, HoldBounds] = {}
         self.switches: dict[str, Switch] = {}
@@ -188,14 +189,17 @@ class FakeView:
         return self.nested
 
     def server_facts(self, upstream: str) -> ServerFacts | None:
-        return None if self.max_connections is None else ServerFacts(self.max_connections, strangers=self.strangers)
+        """Strangers are on the first server."""
+        if self.max_connections is None:
+            return None
+        return ServerFacts(self.max_connections, strangers=self.strangers if upstream == "main" else ())
 
     def traffic(self) -> Sequence[tuple[int, bytes]]:
         return self.record.frozen()
 
     @property
     def config(self) -> Config:
-        return load_config_text(CONFIG, {})
+        return load_config_text(self.config_text, {})
 
     @property
     def config_hash(self) -> str:

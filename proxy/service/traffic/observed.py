@@ -5,11 +5,11 @@ Does not know: who counted them, what budget follows (recommendation.py).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.service.traffic.distribution import Times
+from proxy.service.traffic.distribution import Distribution, Times
 from proxy.service.traffic.record import Hour, Series
 
 # An hour of which less was seen has no busy hour's figure to give: a proxy that has just started.
@@ -58,6 +58,7 @@ class Observed:
     since_hour: int
     hours: int
     total: Demand
+    upstreams: Mapping[str, Demand]  # of each where there are several
     classes: tuple[Observation, ...]
     applications: tuple[Observation, ...]  # of each class, the one with most slot-seconds first
 
@@ -78,13 +79,20 @@ def observed(hours: Iterable[Hour]) -> Observed:
     classes = tuple(_of_class(name, series, whole.seconds, busiest) for name, series in whole.classes.items())
     applications = [_of_application(key, series, whole.seconds, busiest) for key, series in whole.applications.items()]
     applications.sort(key=lambda one: (one.class_name, -one.mean_slots, -one.holds.count, one.application or ""))
-    total = Demand(whole.total.quantile(0.5), whole.total.quantile(0.95), whole.total.most(), busiest.total)
-    return Observed(whole.seconds, first, count, total, classes, tuple(applications))
+    total = _demand(whole.total, busiest.total)
+    upstreams = {name: _demand(one, busiest.upstreams.get(name, 0)) for name, one in whole.upstreams.items()}
+    return Observed(whole.seconds, first, count, total, upstreams, classes, tuple(applications))
+
+
+def _demand(seen: Distribution, busiest_hour_p95: int) -> Demand:
+    return Demand(seen.quantile(0.5), seen.quantile(0.95), seen.most(), busiest_hour_p95)
 
 
 def _add(whole: Hour, hour: Hour) -> None:
     whole.seconds += hour.seconds
     whole.total.merge(hour.total)
+    for upstream, total in hour.upstreams.items():
+        whole.upstreams.setdefault(upstream, Distribution()).merge(total)
     for name, series in hour.classes.items():
         whole.classes.setdefault(name, Series()).merge(series)
     for key, series in hour.applications.items():
@@ -96,12 +104,15 @@ class _Busiest:
 
     def __init__(self) -> None:
         self.total = 0
+        self.upstreams: dict[str, int] = {}
         self.by_key: dict[tuple[str, str | None], int] = {}
 
     def look_at(self, hour: Hour) -> None:
         if hour.seconds < _LEAST_OF_AN_HOUR:
             return
         self.total = max(self.total, hour.total.quantile(0.95))
+        for upstream, total in hour.upstreams.items():
+            self.upstreams[upstream] = max(self.upstreams.get(upstream, 0), total.quantile(0.95))
         for name, series in hour.classes.items():
             self._note((name, None), series.demand.quantile(0.95))
         for key, series in hour.applications.items():
@@ -113,7 +124,7 @@ class _Busiest:
 
 def _of_class(name: str, series: Series, seconds: float, busiest: _Busiest) -> Observation:
     demand = series.demand
-    figures = Demand(demand.quantile(0.5), demand.quantile(0.95), demand.most(), busiest.by_key.get((name, None), 0))
+    figures = _demand(demand, busiest.by_key.get((name, None), 0))
     share = series.limited_seconds / demand.observed_seconds if demand.observed_seconds else 0.0
     return Observation(name, None, figures, _holds(series.holds), _per(series.slot_seconds, seconds), share)
 

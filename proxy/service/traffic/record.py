@@ -12,7 +12,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -56,11 +56,13 @@ class Series:
 
 @dataclass(slots=True)
 class Hour:
-    """`index` counts hours since 1970, UTC. Of the total only demand is kept."""
+    """`index` counts hours since 1970, UTC. Of the total only demand is kept, and of each upstream where there are
+    several."""
 
     index: int
     seconds: float = 0.0
     total: Distribution = field(default_factory=Distribution)
+    upstreams: dict[str, Distribution] = field(default_factory=dict)
     classes: dict[str, Series] = field(default_factory=dict)
     applications: dict[tuple[str, str], Series] = field(default_factory=dict)
 
@@ -69,13 +71,20 @@ class Hour:
         classes: Mapping[str, ClassReading],
         applications: Mapping[tuple[str, str], ApplicationReading],
         seconds: float,
+        upstreams: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """These were the numbers for `seconds`. Applications without any are left out."""
+        """These were the numbers for `seconds`. Applications without any are left out.
+
+        `upstreams` are several, each with the names of its classes.
+        """
         self.seconds += seconds
-        self.total.add(sum(one.used + one.waiting_that_count for one in classes.values()), seconds)
+        demand = {name: one.used + one.waiting_that_count for name, one in classes.items()}
+        self.total.add(sum(demand.values()), seconds)
+        for upstream, names in (upstreams or {}).items():
+            self.upstreams.setdefault(upstream, Distribution()).add(sum(demand[name] for name in names), seconds)
         for name, reading in classes.items():
             series = self.classes.setdefault(name, Series())
-            series.demand.add(reading.used + reading.waiting_that_count, seconds)
+            series.demand.add(demand[name], seconds)
             series.slot_seconds += reading.used * seconds
             series.limited_seconds += seconds if reading.is_limited else 0.0
         for key, one in self._folded(applications).items():
@@ -117,6 +126,7 @@ class Hour:
             "hour": self.index,
             "seconds": round(self.seconds, 3),
             "total": _seconds_out(self.total),
+            "upstreams": {name: _seconds_out(total) for name, total in self.upstreams.items()},
             "classes": {name: _series_out(series) for name, series in self.classes.items()},
             "applications": [[*key, _series_out(series)] for key, series in self.applications.items()],
         }
@@ -130,6 +140,7 @@ class Hour:
             int(document["hour"]),
             float(document["seconds"]),
             _seconds_in(document["total"]),
+            {name: _seconds_in(total) for name, total in document.get("upstreams", {}).items()},  # not in older records
             {name: _series_in(series) for name, series in document["classes"].items()},
             {(one, name): _series_in(series) for one, name, series in document["applications"]},
         )

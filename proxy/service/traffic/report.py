@@ -13,7 +13,7 @@ from proxy.service.config.model import PriorityClass
 from proxy.service.config.parts import UpstreamPart
 from proxy.service.server_facts import ServerFacts
 from proxy.service.traffic.likely_class import likely_class
-from proxy.service.traffic.observed import Observation, Observed, observed
+from proxy.service.traffic.observed import Demand, Observation, Observed, observed
 from proxy.service.traffic.recommendation import (
     CENSORED,
     Given,
@@ -69,6 +69,8 @@ def report(question: Question) -> Document:
             "are asked for: ask again later, or say --at-least with less"
         )
     suggestion, why_not = _suggestion(question, seen)
+    total = _total(question, seen)
+    unmatched = [one for one in question.unmatched if one.upstream == question.part.name]
     how_long = f"{_length(seen.seconds)} observed"
     return {
         "observed": {
@@ -78,10 +80,11 @@ def report(question: Question) -> Document:
             "clock_hours": seen.hours,
             "method": list(METHOD),
         },
-        "total": asdict(seen.total),
+        "upstream": question.part.name,
+        "total": None if total is None else asdict(total),
         "classes": [_observation(seen.of_class(name)) for name in question.part.classes],
-        "applications": [_observation(one) for one in seen.applications],
-        "unmatched": [_unmatched(one, question.part) for one in question.unmatched[:_UNMATCHED_SHOWN]],
+        "applications": [_observation(one) for one in seen.applications if one.class_name in question.part.classes],
+        "unmatched": [_unmatched(one, question.part) for one in unmatched[:_UNMATCHED_SHOWN]],
         "suggestion": None if suggestion is None else _numbers(question, suggestion),
         "why_no_suggestion": why_not,
         "notes": list(_notes(question, seen, suggestion)),
@@ -110,6 +113,11 @@ def _suggestion(question: Question, seen: Observed) -> tuple[Recommendation | No
         return recommend(given_budget(question.part, question.total), needs), ""
     except TooFewSlots as too_few:
         return None, str(too_few)
+
+
+def _total(question: Question, seen: Observed) -> Demand | None:
+    """Of all its classes together; None where all that was seen is older than the second upstream."""
+    return seen.total if question.part.is_only else seen.upstreams.get(question.part.name)
 
 
 def given_budget(part: UpstreamPart, total: int) -> GivenBudget:
@@ -211,8 +219,8 @@ def _sum(found: Recommendation) -> str:
 
 def _notes(question: Question, seen: Observed, found: Recommendation | None) -> Iterable[str]:
     """What a reader has to know before believing the numbers."""
-    total = seen.total
-    if question.part.is_only and total.p95 > question.total:  # of several upstreams it is that of all
+    total = _total(question, seen)
+    if total is not None and total.p95 > question.total:
         yield (
             f"all classes together asked for {total.p95} slots at p95, and there are {question.total}: more slots, or "
             "shorter holds, are needed whatever is reserved for whom"

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,22 +78,27 @@ class TrafficWatch:
         self._is_restored = True
         while True:
             await asyncio.sleep(SAMPLED_EVERY_SECONDS)
-            self.look([one.gate.controller.snapshot(clock.now()) for one in self._desk.upstreams])
+            self.look({one.settings.name: one.gate.controller.snapshot(clock.now()) for one in self._desk.upstreams})
             if clock.now() - self._saved_at >= SAVE_EVERY_SECONDS:
                 await self.save()
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def look(self, snapshots: Sequence[Snapshot]) -> None:
+    def look(self, budgets: Mapping[str, Snapshot]) -> None:
         """At the budgets of all upstreams, as they are now."""
         now = clock.now()
         seconds = min(now - self._looked_at, _LONGEST_LOOK_SECONDS)
         self._looked_at = now
-        readings = [one for snapshot in snapshots for one in snapshot.classes if one.name != INTERNAL_CLASS]
+        of_upstreams = {
+            upstream: [one for one in budget.classes if one.name != INTERNAL_CLASS]
+            for upstream, budget in budgets.items()
+        }
+        readings = [one for of_one in of_upstreams.values() for one in of_one]
         classes = {one.name: _reading(one) for one in readings}
-        busy = any(snapshot.in_use or snapshot.waiting for snapshot in snapshots)
+        busy = any(budget.in_use or budget.waiting for budget in budgets.values())
         self._look_for_nested_acquires(readings, now)
-        self._hour().observe(classes, self._applications(classes) if busy else {}, seconds)
+        applications = self._applications(classes) if busy else {}
+        self._hour().observe(classes, applications, seconds, _several(of_upstreams))
 
     def _look_for_nested_acquires(self, readings: Sequence[ClassSnapshot], now: float) -> None:
         """Walks over clients only while a class is at its limit and somebody has waited there for long."""
@@ -210,6 +215,13 @@ class TrafficWatch:
 
 def _identity(client: ClientConnection | ReplicationConnection) -> Identity:
     return Identity(client.class_name, client.identity.user, client.identity.address, client.application)
+
+
+def _several(of_upstreams: Mapping[str, Sequence[ClassSnapshot]]) -> dict[str, list[str]]:
+    """The names of the classes of each; nothing where there is one upstream. A moved class is in its new one."""
+    if len(of_upstreams) == 1:
+        return {}
+    return {upstream: [one.name for one in classes if not one.retired] for upstream, classes in of_upstreams.items()}
 
 
 def _reading(one: ClassSnapshot) -> ClassReading:

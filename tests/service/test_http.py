@@ -80,6 +80,15 @@ async def test_status_names_every_class_in_order_of_the_configuration(client):
     }  # fmt: skip
 
 
+async def test_a_worker_reads_both_limits_of_its_class_and_what_is_left_of_them(client):
+    document = await (await client.get("/status")).json()
+
+    (bulk,) = [one for one in document["classes"] if one["name"] == "bulk"]
+    assert (bulk["used"], bulk["limit"]) == (30, 30)
+    assert (bulk["clients"]["total"], bulk["max_clients"], bulk["max_clients_per_identity"]) == (66, 5000, None)
+    assert (bulk["waiting"], bulk["queue_max"], bulk["queue_timeout_seconds"]) == (40, 40, 20.0)
+
+
 async def test_status_and_metrics_agree(client):
     status = await (await client.get("/status")).json()
     metrics = await (await client.get("/metrics")).text()

@@ -44,7 +44,16 @@ SETTINGS = with_internal_class(
         classes=(
             ClassSettings("admin", priority=0, reserved=3, limit=5),
             ClassSettings("web", priority=1, reserved=30, lendable=20, limit=45),
-            ClassSettings("bulk", priority=9, reserved=2, lendable=1, limit=30, queue_max=40, queue_timeout_seconds=20),
+            ClassSettings(
+                "bulk",
+                priority=9,
+                reserved=2,
+                lendable=1,
+                limit=30,
+                queue_max=40,
+                queue_timeout_seconds=20,
+                max_clients=5000,
+            ),
         ),
     )
 )

@@ -17,6 +17,7 @@ from proxy.service.findings import BudgetCannotHold
 from proxy.service.reload_report import ReloadReport
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy, config_of, merged
+from tests.support.servers import Postgres
 from tests.support.wire_client import WireClient, query
 
 BUDGET = {"total": 8}
@@ -60,6 +61,18 @@ async def test_the_difference_says_who_gains_who_loses_and_what_is_in_use(run_pr
     assert found.config_hash != proxy.process.config_hash
     assert proxy.controller.settings.total == 8
     await client.query("rollback")
+
+
+async def test_the_difference_shows_no_secret(run_proxy: RunProxy, postgres: Postgres) -> None:
+    """It goes to the terminal, into the log and into the audit."""
+    proxy = await run_proxy(http={"switch_token": "correct-horse"}, auth={"users": {"app": "hunter2-old"}})
+    url = postgres.url("app", password="hunter2-url")
+    found = report(
+        proxy, http={"switch_token": "battery-staple"}, auth={"users": {"app": "hunter2-new"}}, upstream={"url": url}
+    )
+    said = "\n".join(found.lines())
+    assert {"http.switch_token", "auth.users", "upstream.url"} <= {one.setting for one in found.changes}
+    assert not [secret for secret in ("horse", "battery", "hunter2") if secret in said]
 
 
 async def test_a_renamed_class_goes_on_with_holders_waiters_and_orders(run_proxy: RunProxy) -> None:

@@ -228,9 +228,13 @@ class TestRestart:
         first.proxy.process.steering._now = lambda: 0.0
         await first.proxy.process.drain_and_stop()
         await eventually(lambda: time.time() > until)
-        second = await operate(switches=kept)
+        with capture_logs() as lines:
+            second = await operate(switches=kept)
         assert state(second.proxy) is ClassState.RUNNING
         assert (await second.status())["switch"] is None
+        # Not for a moment either: restored and then ended, it would have refused the first clients.
+        events = [line["event"] for line in lines if "switch" in line["event"]]
+        assert events == ["switch_ended_meanwhile"]
 
     @pytest.mark.alone  # the restart has to be over before the pause is
     async def test_what_goes_on_after_a_restart_ends_at_its_time(self, operate: Operate, tmp_path: Path) -> None:

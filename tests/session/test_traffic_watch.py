@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
@@ -129,6 +130,21 @@ async def test_a_file_that_cannot_be_written_is_told_once(run_proxy: RunProxy, t
         for _ in range(3):
             await proxy.process.traffic.save()
     assert [line["event"] for line in log].count("traffic_file_not_written") == 1
+
+
+async def test_a_new_fleet_is_listed_with_its_names_and_how_many_came(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(**TWO_CLASSES)
+    for name in ("web-1", "fleet", "fleet", ""):
+        await proxy.connect(application_name=name)
+    async with aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{proxy.process.http.port}"
+        async with session.get(f"{url}/status") as answer:
+            unmatched = (await answer.json())["unmatched"]
+        async with session.get(f"{url}/metrics") as answer:
+            metrics = await answer.text()
+    names = {one["application_name"]: one["clients_total"] for one in unmatched["names"]}
+    assert (unmatched["clients_total"], names) == (3, {"fleet": 2, "": 1})
+    assert "pgheadroom_unmatched_clients_total 3.0" in metrics
 
 
 async def test_it_looks_by_itself(run_proxy: RunProxy) -> None:

@@ -19,7 +19,7 @@ COLUMNS = ("setting", "value", "else", "by", "until", "reason")
 @click.option("--list", "only_list", is_flag=True, help="Show what is set.")
 @order_options(ends=True)
 def set_numbers(assignments: tuple[str, ...], only_list: bool, **options: Any) -> None:
-    """Change numbers at once, without the file: classes.bulk.limit=20, budget.headroom.size=6, ...
+    """Change settings at once, without the file: classes.bulk.limit=20, adaptive.mode=on, ...
 
     All or none, and only where they hold, as at a reload. What is set counts before schedule and file until
     `pgheadroom unset`, or until --for is over. A reload keeps it where it still holds.

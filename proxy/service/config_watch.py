@@ -33,6 +33,7 @@ class ConfigWatch:
         self._last: Stamp = ()
         self._before_reading: Stamp | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self.about_to_read()
 
     def about_to_read(self) -> None:
@@ -45,14 +46,20 @@ class ConfigWatch:
         before, self._before_reading = self._before_reading, None
         known_files, self._files = self._files, _files(config)
         self._known = self._last = before if before is not None and known_files == self._files else self._stamp()
-        self.close()
-        if config.reload.watch:
-            self._timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)
+        self.watch(config.reload.watch)
 
-    def close(self) -> None:
+    def watch(self, wanted: bool) -> None:
+        """Begin or end to look; what the files were when they were read last is known all the time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if wanted and not self._is_closed:
+            self._timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)
+
+    def close(self) -> None:
+        """For good: who stops takes over nothing more, also where a reload comes meanwhile."""
+        self._is_closed = True
+        self.watch(False)
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)

@@ -109,8 +109,8 @@ def _switch(entry: dict[str, Any]) -> Switch:
 
 def _override(entry: dict[str, Any]) -> Override:
     value: Number = entry["value"]
-    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
-        raise TypeError(f"{value!r} is no number")
+    if not isinstance(value, int | float | str | None):
+        raise TypeError(f"{value!r} is no value of a setting")
     return Override(str(entry["key"]), value, *_circumstances(entry))
 
 

@@ -80,7 +80,7 @@ class Process:
         self.steering.start()
         await self.listener.start()
         await self.http.start()
-        self.config_watch.adopt(self.config)
+        self.config_watch.adopt(self.in_force)
         for upstream in self.upstreams:
             upstream.start()
         self.tasks.spawn(self.traffic.run(), name="traffic watch")
@@ -144,11 +144,11 @@ class Process:
         self.desk.adopt(numbers_of(in_force, settings))
         for upstream, part in parts_in_force:
             upstream.adopt(part, upstream_settings[part.name])
-        self.traffic.adopt(config.traffic.keep, config.traffic.file)
-        self.http.adopt(http_settings(config))
+        self.traffic.adopt(in_force.traffic.keep, in_force.traffic.file)
+        self.http.adopt(http_settings(in_force))
         self.steering.classes_changed(renamed)
         self.desk.reclassify()
-        self.config_watch.adopt(config)
+        self.config_watch.adopt(self.in_force)
         return report
 
     def reload_file(self, *, by: str, source: str, reason: str = "", dry_run: bool = False) -> ReloadReport:
@@ -206,11 +206,17 @@ class Process:
         return self.steering.switch(class_name, state, by=by, reason=reason)
 
     def adopt_numbers(self, config: Config) -> None:
-        """Numbers that orders or windows of time have changed; asked for by `steering`."""
+        """Numbers and words that orders or windows of time have changed; asked for by `steering`."""
+        before = self.desk.settings
         self.in_force = config
-        self.desk.settings = numbers_of(config, self.desk.settings)
+        self.desk.adopt(numbers_of(config, before))
         for upstream, part in self._parts_of(config):
             upstream.adopt_numbers(part)
+        self.traffic.adopt(config.traffic.keep, config.traffic.file)
+        self.config_watch.watch(config.reload.watch)
+        after = self.desk.settings
+        if (before.classes, before.tags) != (after.classes, after.tags):
+            self.desk.reclassify()  # holds and modes are kept at each client
 
     def check(self, config: Config) -> list[Finding]:
         """What the start-up check says, with what the server has told."""

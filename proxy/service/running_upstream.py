@@ -65,6 +65,7 @@ class RunningUpstream:
         self.canary = Canary(self.upstream, desk.tasks)
         self.locks = LockProbe(self.upstream, desk.tasks)
         self.adaptive = AdaptiveLimits(self.upstream, self.canary, self.locks)
+        self._watches = False
         self._tasks = desk.tasks
         desk.upstreams.append(self.upstream)
         self.budget_is_known = part.budget.total != "auto"
@@ -73,6 +74,7 @@ class RunningUpstream:
         """Watch the server from now on."""
         self._tasks.spawn(self.watch.run(), name="server watch")
         self._tasks.spawn(self._host_watch.run(), name="host watch")
+        self._watches = True
         self._adopt_watching(self.part)
 
     def _adopt_watching(self, part: UpstreamPart) -> None:
@@ -145,18 +147,23 @@ class RunningUpstream:
     def adopt(self, part: UpstreamPart, settings: UpstreamSettings) -> None:
         """A new configuration is in force, for clients too; the hosts are kept until a restart."""
         self.upstream.adopt(settings, pool_settings(part), classifier(part))
-        self.adopt_numbers(part)
-        self._adopt_watching(part)
+        self._adopt_part(part)
 
     def adopt_numbers(self, part: UpstreamPart) -> None:
-        """Of this configuration only the numbers are new: orders or windows of time have changed them."""
+        """Of this configuration only numbers and words are new: orders or windows of time have changed them."""
+        self.upstream.adopt_numbers(pool_settings(part))
+        self._adopt_part(part)
+
+    def _adopt_part(self, part: UpstreamPart) -> None:
         self.part = part
-        self.registry.adopt(pool_settings(part))
         self._adopt_budget(self.budget_of(part))
+        if self._watches:
+            self._adopt_watching(part)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def refuse_all_waiting(self) -> None:
+        self._watches = False
         self.gate.refuse_all_waiting(RefusalReason.SHUTTING_DOWN)
         for one in (self.adaptive, self.canary, self.locks):
             one.close()

@@ -44,15 +44,21 @@ def session_settings(config: Config) -> SessionSettings:
         limits=limit_settings(config),
         classes=class_behaviours(config),
         refusals=refusal_settings(config),
-        tags=TagSettings(TagsFollowed(config.tags.comments), config.tags.key, config.tags.value == "application_name"),
+        tags=tag_settings(config),
     )
 
 
 def numbers_of(config: Config, settings: SessionSettings) -> SessionSettings:
-    """The settings with the numbers of `config`: what changes beside the file, without reading any other file."""
+    """The settings with all of `config` that changes beside the file, without reading any other file."""
     listen = config.listen
     return replace(
         settings,
+        auth=replace(
+            settings.auth,
+            cache=auth_cache_settings(config),
+            passthrough_dials=config.auth.passthrough_dials,
+            failures=failure_settings(config),
+        ),
         listen=replace(
             settings.listen,
             login_timeout_seconds=listen.login_timeout,
@@ -60,7 +66,13 @@ def numbers_of(config: Config, settings: SessionSettings) -> SessionSettings:
         ),
         limits=limit_settings(config),
         classes=class_behaviours(config),
+        refusals=refusal_settings(config),
+        tags=tag_settings(config),
     )
+
+
+def tag_settings(config: Config) -> TagSettings:
+    return TagSettings(TagsFollowed(config.tags.comments), config.tags.key, config.tags.value == "application_name")
 
 
 def limit_settings(config: Config) -> LimitSettings:
@@ -132,15 +144,25 @@ def auth_settings(config: Config) -> AuthSettings:
         rules=tuple(map(_auth_rule, auth.rules_in_force)),
         users={**{user: StoredPassword.parse(text) for user, text in listed.items()}, **(auth.users or {})},
         auth_query=auth.auth_query,
-        cache=AuthCacheSettings(auth.cache.ttl, auth.cache.negative_ttl, auth.cache.max_users),
+        cache=auth_cache_settings(config),
         cert_users=auth.cert_users or {},
         passthrough_dials=auth.passthrough_dials,
-        failures=LatenessSettings(
-            delay_seconds=auth.failures.delay,
-            max_delay_seconds=auth.failures.max_delay,
-            forget_after_seconds=auth.failures.forget_after,
-            max_held=_most_held(config, auth.failures.max_held),
-        ),
+        failures=failure_settings(config),
+    )
+
+
+def auth_cache_settings(config: Config) -> AuthCacheSettings:
+    cache = config.auth.cache
+    return AuthCacheSettings(cache.ttl, cache.negative_ttl, cache.max_users)
+
+
+def failure_settings(config: Config) -> LatenessSettings:
+    failures = config.auth.failures
+    return LatenessSettings(
+        delay_seconds=failures.delay,
+        max_delay_seconds=failures.max_delay,
+        forget_after_seconds=failures.forget_after,
+        max_held=_most_held(config, failures.max_held),
     )
 
 

@@ -17,6 +17,7 @@ cdef class Registry:
     cdef public object on_unresponsive
     cdef public set evicting
     cdef object _new_pool
-    cdef object _sweep
+    cdef readonly object _sweep
+    cdef readonly dict _lives
     cdef object _emptied
     cpdef bint has_room(self)

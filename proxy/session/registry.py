@@ -66,6 +66,7 @@ class Registry:
         self.idle_kept_from: IdleKeeper = _keep_nothing
         self.waiting_for_room: list[Pool] = []
         self.evicting: set[ServerConnection] = set()
+        self._lives: dict[ServerConnection, tuple[float, float]] = {}  # since when, and what part of the lifetime
         self._new_pool = new_pool
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
@@ -91,9 +92,16 @@ class Registry:
             pool.close(server)
 
     def adopt(self, settings: PoolSettings) -> None:
-        """New ages and bounds, from a reload."""
+        """New ages and bounds, for connections that are there too."""
         self.settings = settings
         self.connector.adopt_pool(settings)
+        for server in self.connections:
+            server.statements.max_statements = settings.max_prepared_statements
+            self._set_end_of_life(server)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+            self._watch_ages()
         for pool in self.pools.values():
             pool.check_after_seconds = settings.check_after_seconds
             pool.max_statements = settings.max_prepared_statements
@@ -146,6 +154,7 @@ class Registry:
 
     def gone(self, server: ServerConnection) -> None:
         self.connections.discard(server)
+        self._lives.pop(server, None)
         self.evicting.discard(server)
         self.is_over_total = self.count > self.total
         self.room_given_back()
@@ -183,9 +192,14 @@ class Registry:
 
     def begin_life(self, server: ServerConnection) -> None:
         """A new connection is logged in: from now on it ages."""
-        lifetime = self.settings.server_lifetime_seconds * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
-        server.retire_at = clock.now() + lifetime
+        self._lives[server] = clock.now(), random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
+        self._set_end_of_life(server)
         self._watch_ages()
+
+    def _set_end_of_life(self, server: ServerConnection) -> None:
+        if server in self._lives and server.retire_at > 0.0:  # 0: nobody may get it any more, however young it is
+            born_at, part = self._lives[server]
+            server.retire_at = born_at + self.settings.server_lifetime_seconds * part
 
     def _watch_ages(self) -> None:
         """Arm the one timer that closes idle connections past their idle time or lifetime."""

@@ -56,6 +56,7 @@ class Upstream:
         self._warnings = LimitedLog(desk.log)
         self.user_lookup = UserLookup(self)
         self.passthrough = Passthrough(self)
+        self._auth = desk.settings.auth
         registry.idle_kept_from = self.idle_kept_from
 
     def tell_warning(self, identity: "Identity", would: Would, now: float) -> None:
@@ -105,8 +106,19 @@ class Upstream:
             replication_class=settings.replication_class,
         )
         self.classifier = classifier
-        self.registry.adopt(pool)
         self.registry.connector.adopt_tls(settings.tls)
+        self._forget_users()
+        self.adopt_numbers(pool)
+
+    def adopt_numbers(self, pool: PoolSettings) -> None:
+        """Numbers and words are new, those of `desk` among them; who may log in and where is not."""
+        self.registry.adopt(pool)
         self.tags = tag_reader_or_none(self)
+        if self.desk.settings.auth != self._auth:
+            self._forget_users()
+
+    def _forget_users(self) -> None:
+        """What was learnt of them was to be believed as other settings said."""
+        self._auth = self.desk.settings.auth
         self.user_lookup.forget_all()
         self.passthrough.adopt()

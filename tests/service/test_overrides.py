@@ -35,7 +35,8 @@ def test_numbers_that_need_no_restart_can_be_set():
         "classes.bulk.queue.max", "classes.bulk.queue.timeout", "classes.bulk.max_clients", "classes.web.lendable",
         "pool.max_dials", "limits.max_waiting_bytes", "shutdown.drain_timeout",
     } <= set(keys)  # fmt: skip
-    assert not {"listen.port", "http.port", "classes.bulk.pool_mode", "pool.cancel_on_disconnect"} & set(keys)
+    assert {"adaptive.mode", "classes.bulk.mode", "canary.interval", "auth.cache.ttl", "refusals.delay"} <= set(keys)
+    assert not {"listen.port", "http.port", "http.switches_from", "auth.method", "upstream.server_name"} & set(keys)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,10 @@ def test_numbers_that_need_no_restart_can_be_set():
         ("classes.bulk.max_clients", "", None, "empty"),
         ("limits.max_waiting_bytes", "1MiB", 1 << 20, "1MiB"),
         ("budget.total", "auto", "auto", "auto"),
+        ("adaptive.mode", "observe", "observe", "observe"),
+        ("classes.bulk.mode", "warn", "warn", "warn"),
+        ("pool.cancel_on_disconnect", "false", False, "false"),
+        ("reload.watch", True, True, "true"),
     ],
 )
 def test_a_value_is_read_as_the_file_would_be(key, written, value, text):
@@ -72,7 +77,12 @@ def test_a_list_or_an_object_is_no_number_also_where_the_setting_may_be_empty(wr
         ("classes.blk.limit", "20", "did you mean"),
         ("nonsense", "20", "config/README.md"),
         ("listen.port", "20", "restart"),
-        ("classes.bulk.pool_mode", "session", "write it into the file and reload"),
+        ("canary.query", "select 2", "write it into the file and reload"),
+        ("http.switches_from", "anywhere", "no order changes: write it into the file and reload"),
+        ("listen.tls.mode", "disable", "the files beside it: write it into the file and reload"),
+        ("adaptive", "on", "adaptive is a section: name one of its settings, as adaptive.mode"),
+        ("adaptive.mode", "sometimes", "read 'sometimes', allowed: off, observe, on"),
+        ("pool.cancel_on_disconnect", "perhaps", "allowed: true, false"),
         ("classes.bulk.limit", "twenty", "read 'twenty', allowed: a whole number >= 1"),
         ("classes.bulk.limit", "", "allowed: a whole number >= 1"),
         ("classes.bulk.limit", True, "allowed: a whole number >= 1"),

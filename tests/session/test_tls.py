@@ -6,8 +6,10 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import encode_ssl_request, encode_startup
 from tests.support.certificates import issue, make_certificates
 from tests.support.eventually import eventually
@@ -223,6 +225,29 @@ async def test_a_renewed_certificate_is_shown_after_a_reload_and_old_connections
     assert only_identity(proxy).tls.certificate_der == der(certificates / "server.crt")
     assert (await (await old.execute("SELECT 1")).fetchone()) == (1,)
     await old.close()
+
+
+async def test_what_clients_are_offered_of_tls_is_that_of_the_last_reload(
+    run_proxy: RunProxy, certificates: Path
+) -> None:
+    """Mode and authority: who is connected stays, and whoever comes next has to do as the file says now."""
+    proxy = await run_proxy(listen=listening(certificates, "allow"))
+    old = await proxy.connect()
+    proxy.reload(listen=listening(certificates, "verify", client_ca="ca.crt"))
+    refused = await proxy.connect_or_error()
+    assert isinstance(refused, ErrorFields)
+    assert refused.code == "28000"
+    for parameters, is_let_in in ((client_keys(certificates), True), ({"sslmode": "require"}, False)):
+        try:
+            await (await proxy.psycopg(**parameters)).close()
+            assert is_let_in
+        except psycopg.OperationalError:
+            assert not is_let_in
+    assert await old.value("select 1") == "1"
+    proxy.reload(listen=listening(certificates, "disable") | {"tls": {"mode": "disable"}})
+    await (await proxy.psycopg(sslmode="prefer")).close()
+    with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
+        await proxy.psycopg(sslmode="require")
 
 
 async def test_a_reload_with_a_broken_certificate_is_refused_and_changes_nothing(

@@ -292,6 +292,49 @@ async def test_an_upstream_does_not_come_or_go_by_a_reload(pair: Pair) -> None:
         pair.proxy.reload(upstreams={**upstreams, "third": third}, classes=classes)
 
 
+async def test_databases_come_go_and_move_between_upstreams(pair: Pair) -> None:
+    """Who is connected stays where it is, in a transaction too; whoever comes later goes by the new file."""
+    proxy, upstreams = pair.proxy, pair.proxy.settings["upstreams"]
+    here = await proxy.connect(database="reports_2026")
+    await here.query("begin")
+    replica = upstreams["replica"] | {"databases": [REPLICA, "added"]}
+    primary = upstreams["primary"] | {"databases": [DATABASE, "reports*"], "database": DATABASE}
+    changes = proxy.reload(upstreams={"replica": replica, "primary": primary})
+    assert f"upstreams.replica.databases: {REPLICA}, reports* -> {REPLICA}, added (for new connections)" in changes
+    assert await pair.major_version(here) == "16"
+    assert (await here.query("commit")).tags == ["COMMIT"]
+    assert (await pair.major_version(here), pair.used("replica")) == ("16", 0)
+    found = {}
+    for name in (DATABASE, REPLICA, "added", "reports_2026"):
+        client = await proxy.connect(database=name)
+        found[name] = await pair.major_version(client), await client.value("select current_database()")
+    assert found == {
+        DATABASE: ("18", "app"),
+        REPLICA: ("16", "app"),
+        "added": ("16", "app"),
+        "reports_2026": ("18", "app"),
+    }
+    gone = await proxy.connect_or_error(database="anything_else")
+    assert getattr(gone, "code", None) == "3D000"
+
+
+async def test_a_class_that_goes_to_another_upstream(pair: Pair) -> None:
+    """Its slots are those of the other server from the reload on; who holds one here gives it back here."""
+    holder = await pair.on("primary", application_name="web-1")
+    await holder.query("begin")
+    classes = pair.proxy.settings["classes"]
+    pair.proxy.reload(classes=classes | {"web": classes["web"] | {"upstream": "replica"}})
+    web = {one.name: one.controller.has_class("web") for one in pair.upstreams.values()}
+    assert web == {"primary": True, "replica": True}, "on the primary it drains"
+    assert (await holder.query("commit")).tags == ["COMMIT"]
+    assert (pair.used("primary"), pair.used("replica")) == (0, 0)
+    other = await pair.on("replica", application_name="web-1")
+    await other.query("begin")
+    assert pair.used("replica") == 1
+    assert {one.class_name for one in pair.proxy.desk.clients} == {"rest", "web"}
+    await other.query("commit")
+
+
 async def test_a_class_that_moves_to_the_other_upstream_gets_its_slots_there(pair: Pair) -> None:
     client = await pair.on("primary", application_name="web-1")
     classes = pair.proxy.settings["classes"]

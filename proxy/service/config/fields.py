@@ -193,7 +193,8 @@ def true_or_false() -> Setting:
     def read(value: object, _: Path) -> object:
         return value if isinstance(value, bool) else _WORDS_OF_BOOL.get(str(value).lower())
 
-    return Setting("true, false", {"anyOf": [{"type": "boolean"}, _ENV_REFERENCE]}, read)
+    schema: JsonSchemaValue = {"anyOf": [{"type": "boolean"}, _ENV_REFERENCE]}
+    return Setting("true, false", schema, read, show=lambda value: str(value).lower())
 
 
 _WORDS_OF_BOOL: Final = {"true": True, "false": False}

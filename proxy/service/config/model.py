@@ -53,6 +53,11 @@ def refuses(*reasons: RefusalReason) -> JsonDict:
     return {"refuses": [reason.value for reason in reasons]}
 
 
+def only_in_the_file(why: str) -> JsonDict:
+    """`pgheadroom set` leaves it alone, though its kind could be set; `why` is what kind of setting it is."""
+    return {"only_in_the_file": why}
+
+
 # What fairness inside a class goes by; "identity" is user, address and application_name together.
 FlowKey = Literal["identity", "user", "database", "application_name", "address"]
 
@@ -81,7 +86,7 @@ class ListenTls(Section):
     ] = Field(
         default="allow",
         description="disable, allow (where cert is given), require, or verify: require a client's certificate too",
-        json_schema_extra=NEW_CONNECTIONS,
+        json_schema_extra={**NEW_CONNECTIONS, **only_in_the_file("read together with the files beside it")},
     )
     cert: OptionalFile = Field(
         default=None, description="certificate chain shown to clients, PEM", json_schema_extra=NEW_CONNECTIONS
@@ -119,7 +124,9 @@ class Http(Section):
     )
     port: Port = Field(default=9432, description="TCP port; 0 takes a free one", json_schema_extra=RESTART)
     switches_from: Annotated[Literal["loopback", "anywhere"], fields.choice("loopback", "anywhere")] = Field(
-        default="loopback", description="where orders are taken from: loopback (this machine), or anywhere"
+        default="loopback",
+        description="where orders are taken from: loopback (this machine), or anywhere",
+        json_schema_extra=only_in_the_file("about who may give orders, which no order changes"),
     )
     switch_token: Annotated[str | None, fields.secret_text()] = Field(
         default=None, repr=False, description="secret that an order has to bring; empty: nothing"
@@ -256,10 +263,14 @@ class Budget(Section):
 
 class NamedUpstream(Upstream):
     databases: tuple[Annotated[str, fields.text("some text, * and ? stand for any")], ...] = Field(
-        default=("*",), description="globs over the databases that clients name: whose these are come here"
+        default=("*",),
+        description="globs over the databases that clients name: whose these are come here",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     database: OptionalText = Field(
-        default=None, description="what their database is called on this server; empty: as the client calls it"
+        default=None,
+        description="what their database is called on this server; empty: as the client calls it",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     budget: Budget = Field(default_factory=Budget, description="how many connections of this server there are")
     default_class: ClassName = Field(description="class of its clients that match nothing")
@@ -422,6 +433,7 @@ class PriorityClass(Section):
     ] = Field(
         default="transaction",
         description="when a client gives its server connection back: transaction, session, statement (no blocks)",
+        json_schema_extra=NEW_CONNECTIONS,
     )
     on_session_state: Annotated[Literal["pin", "reject", "ignore"], fields.choice("pin", "reject", "ignore")] = Field(
         default="pin",

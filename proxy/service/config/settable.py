@@ -1,12 +1,16 @@
-"""Numbers of the configuration that can be changed by themselves while the process runs.
+"""Settings that can be changed by themselves while the process runs: numbers, words of a few, yes or no.
 
 Owns: which settings these are, reading one value as the file would, putting values into a configuration.
 Does not know: who changes them, whether the numbers hold together (proxy/service/check.py does).
+
+Which they are follows from the model: whatever a reload takes over, is one of these kinds, and is not marked there as
+a matter of the file alone.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, get_args
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -15,10 +19,7 @@ from proxy.service.config.errors import key_text, suggestion
 from proxy.service.config.fields import Setting
 from proxy.service.config.model import Config, Section
 
-Number = int | float | str | None  # text only where a word stands for a number, as `auto`
-
-# The others are bounds of logins and of what somebody else looks after.
-_SECTIONS: Final = frozenset({"listen", "budget", "classes", "pool", "limits", "shutdown"})
+Number = int | float | str | None  # True and False are whole numbers, and text is a word: `auto`, `warn`
 
 
 class NotSettable(Exception):  # noqa: N818 - says what is
@@ -26,14 +27,26 @@ class NotSettable(Exception):  # noqa: N818 - says what is
 
 
 def settable(config: Config) -> dict[str, KeyPath]:
-    """Every key that can be set, with its place: numbers that need no restart."""
-    return {key_text(path): path for path, info in leaves(config) if _may_be_set(config, path) and _is_number(info)}
+    """Every key that can be set, with its place."""
+    return {key_text(path): path for path, info in leaves(config) if _why_never(config, path, info) is None}
 
 
-def _may_be_set(config: Config, path: KeyPath) -> bool:
-    if path[0] == "upstreams":
-        return len(path) > 2 and path[2] == "budget"
-    return path[0] in _SECTIONS and (path[0] != "budget" or config.upstream is not None)
+def _why_never(config: Config, path: KeyPath, info: FieldInfo) -> str | None:
+    """Why the setting at `path` cannot be set; None where it can."""
+    if path[0] == "budget" and config.upstream is None:
+        return f"{key_text(path)} has no effect beside upstreams: each has a budget of its own"
+    return why_not_settable(key_text(path), info)
+
+
+def why_not_settable(key: str, info: FieldInfo) -> str | None:
+    """Why a setting of the model is never set by itself, with the way out; None where it is."""
+    if reload_kind(info) == "restart":
+        return f"{key} cannot change while the process runs: write it into the file and restart"
+    if not _is_one_value(info):
+        return f"{key} is no number, word of a few, or yes or no: write it into the file and reload"
+    if (why := only_in_the_file(info)) is not None:
+        return f"{key} is {why}: write it into the file and reload"
+    return None
 
 
 def leaves(section: Section, path: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
@@ -62,9 +75,18 @@ def refusals_of(info: FieldInfo) -> list[str]:
     return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
 
 
-def _is_number(info: FieldInfo) -> bool:
-    kinds = (info.annotation, *get_args(info.annotation))
-    return any(kind is int or kind is float for kind in kinds) and reload_kind(info) != "restart"
+def only_in_the_file(info: FieldInfo) -> str | None:
+    """What kind of setting it is that an order must not change, as the model says; None for the others."""
+    extra = info.json_schema_extra
+    why = extra.get("only_in_the_file") if isinstance(extra, dict) else None
+    return None if why is None else str(why)
+
+
+def _is_one_value(info: FieldInfo) -> bool:
+    """A number (a time, an amount), a word of a few, yes or no: what can be written in one word and checked alone."""
+    kind = info.annotation
+    kinds = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
+    return any(one is int or one is float or one is bool or get_origin(one) is Literal for one in kinds)
 
 
 def read_setting(config: Config, key: str, written: object) -> Number:
@@ -82,11 +104,12 @@ def read_setting(config: Config, key: str, written: object) -> Number:
 
 
 def _why_not(config: Config, key: str) -> str:
-    known = {key_text(path): info for path, info in leaves(config)}
-    if key in known and reload_kind(known[key]) == "restart":
-        return f"{key} cannot change while the process runs: write it into the file and restart"
+    known = {key_text(path): (path, info) for path, info in leaves(config)}
     if key in known:
-        return f"{key} is no number that can be set by itself: write it into the file and reload"
+        return _why_never(config, *known[key]) or key
+    inside = [one for one in settable(config) if one.startswith(f"{key}.")]
+    if inside:
+        return f"{key} is a section: name one of its settings, as {inside[0]}"
     return f'there is no setting "{key}"{suggestion(key, list(settable(config))) or "; config/README.md lists them"}'
 
 
@@ -100,7 +123,7 @@ def shown(config: Config, key: str, value: object) -> str:
 
 def _setting(info: FieldInfo) -> Setting:
     found = next((one for one in info.metadata if isinstance(one, Setting)), None)
-    assert found is not None, "every number of the model is a Setting"
+    assert found is not None, "every value of the model that can be set is a Setting"
     return found
 
 

@@ -1,6 +1,7 @@
 """The command `pgheadroom check` as a person and as a program see it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -53,6 +54,33 @@ def test_a_sound_configuration_shows_its_classes_and_exits_with_0(config, server
     assert "half of the server" in result.output
     assert "budget: 50 slots; the server can give 97 of 100" in result.output
     assert "0 errors, 0 warnings: the proxy can start." in result.output
+    assert "hush" not in result.output
+
+
+EXAMPLES = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "config").rglob("*.yaml")
+    if not path.name.startswith(("plan", "traffic"))
+)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_sound_without_the_server(path, tmp_path):
+    """As a copy beside a users file, which is how the quick start has it."""
+    (tmp_path / "users.txt").write_text('"web" "a password"\n')
+    (tmp_path / "users.txt").chmod(0o600)
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    environ = {
+        "PGHEADROOM_UPSTREAM_URL": "postgresql://pgheadroom:hush@db.lan/app",
+        "PGHEADROOM_REPLICA_URL": "postgresql://pgheadroom:hush@replica.lan/app",
+        "PGHEADROOM_USERS_FILE": str(tmp_path / "users.txt"),
+        "PGHEADROOM_INSTANCES": "4",
+    }
+    result = run("--offline", "-c", copy, **environ)
+    assert result.exit_code == 0, result.output
+    assert "0 errors" in result.output
+    assert "the proxy can start" in result.output
     assert "hush" not in result.output
 
 

@@ -92,6 +92,25 @@ async def test_a_drain_lets_work_finish_and_tells_everybody_else(run_proxy: RunP
     assert proxy.registry.count == 0
 
 
+async def test_a_reload_while_the_process_drains_is_taken_over_and_starts_nothing(run_proxy: RunProxy) -> None:
+    """SIGHUP comes when it comes. Work goes on by the new file; what looks after a running process stays ended."""
+    proxy = await run_proxy(classes={"all": {"limit": 1, "queue": {"timeout": "20s"}}})
+    holder, waiter = await proxy.connect(), await proxy.connect()
+    await holder.query("begin")
+    await waiter.send(query("select 2"))
+    await eventually(lambda: proxy.waiting() == 1)
+    drain = asyncio.create_task(proxy.process.drain_and_stop())
+    await eventually(lambda: proxy.desk.draining)
+    watching = {"reload": {"watch": True}, "canary": {"interval": "1h", "class": "internal"}}
+    changes = proxy.reload(classes={"all": {"limit": 2, "queue": {"timeout": "20s"}}}, **watching)
+    assert "all.limit: 1 -> 2 (gains 1)" in changes
+    assert (await waiter.answer()).value == "2", "the limit that is new serves it"
+    assert proxy.process.config_watch._timer is None
+    await holder.query("commit")
+    await drain
+    assert proxy.process.tasks.names() == []
+
+
 async def test_a_drain_ends_at_its_timeout_with_work_undone(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(shutdown={"drain_timeout": "100ms"})
     client, waiting = await proxy.connect(), await proxy.connect()

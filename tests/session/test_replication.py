@@ -90,6 +90,37 @@ async def test_it_is_greeted_as_by_the_server(run_proxy: RunProxy, primary: Embe
     assert await client.value("show statement_timeout") == "7s"
 
 
+async def test_on_a_second_upstream_its_own_class_and_budget_count(
+    run_proxy: RunProxy, primary: EmbeddedPostgres, postgres: Any
+) -> None:
+    """Where the server of the database has no class for it, replication is refused, in words that name the setting."""
+    budget = {"total": 5, "keep_free": 0}
+    upstreams = {
+        "first": {"url": postgres.url("app"), "databases": ["other"], "budget": budget, "default_class": "all"},
+        "second": {
+            "url": primary.url("app"),
+            "database": "app",
+            "budget": budget,
+            "default_class": "rest",
+            "replication_class": "standbys",
+        },
+    }
+    classes = {"all": {"limit": 3}, "rest": {"limit": 2}, "standbys": {"limit": 1}}
+    short_form = {"budget": None, "default_class": None}
+    proxy = await run_proxy("", upstreams=upstreams, classes=classes, **short_form)
+    first, second = proxy.process.upstreams
+    client = await proxy.connect(SUPERUSER, "anything", replication="database")
+    assert (await client.query("IDENTIFY_SYSTEM")).rows[0][3] == "app"
+    used = {one.name: one.used for one in second.controller.snapshot(clock.now()).classes}
+    assert (used["standbys"], first.controller.in_use, walsenders(primary)) == (1, 0, 1)
+    refused = await proxy.open()
+    await refused.send(encode_startup({"user": SUPERUSER, "database": "other", "replication": "database"}))
+    error = (await refused.answer()).error
+    assert "replication_class" in str(error)
+    await client.leave()
+    await eventually(lambda: second.controller.in_use == 0)
+
+
 async def test_a_false_replication_is_an_ordinary_client(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(**SETTINGS)
     client = await proxy.connect(replication="off")

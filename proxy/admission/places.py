@@ -44,6 +44,15 @@ class ClientPlaces:
         one = self._room(class_name).identities.get(identity)
         return 0 if one is None else one.guests
 
+    def try_join(self, client: ClientId, class_name: str, identity: Hashable) -> bool:
+        """The usual login: a place, at once and without a remark. False: nothing has happened, and `join` decides."""
+        room = self._room(class_name)
+        one = room.identities.get(identity)
+        if not room.is_open(one) or room.only_warns or client in self._guests or client in self._waiters:
+            return False
+        self._seat(client, room, identity)
+        return True
+
     def join(
         self,
         client: ClientId,
@@ -63,13 +72,12 @@ class ClientPlaces:
         if client in self._guests or client in self._waiters:
             raise DoubleRequest(f"client {client} asked for a place while it has one or waits for one")
         one = room.identities.get(identity)
-        is_below_its_bound = one is None or room.may_have_one_more(one)
-        if is_below_its_bound and room.has_a_place() and not room.queue.waiters:
+        if room.is_open(one):
             would_have_a_place = room.would_have_a_place(room.identity(identity))
-            room.add_guest(room.identity(identity))
-            self._identities[client] = identity
-            grant = self._grant(client, room, 0.0)
+            self._seat(client, room, identity)
+            grant = Grant(client, room.settings.name, 0.0, borrowed=False)
             return [grant if would_have_a_place else replace(grant, would_refuse=RefusalReason.MAX_CLIENTS)]
+        is_below_its_bound = one is None or room.may_have_one_more(one)
         if room.waiting >= room.settings.queue_max:
             nobody_may_queue = room.settings.queue_max == 0
             reason = RefusalReason.MAX_CLIENTS if nobody_may_queue else RefusalReason.QUEUE_FULL
@@ -139,6 +147,11 @@ class ClientPlaces:
             return self._rooms[class_name]
         except KeyError:
             raise UnknownClass(f'there is no class "{class_name}"') from None
+
+    def _seat(self, client: ClientId, room: Room, identity: Hashable) -> None:
+        room.add_guest(room.identity(identity))
+        self._guests[client] = room
+        self._identities[client] = identity
 
     def _grant(self, client: ClientId, room: Room, waited_seconds: float) -> Grant:
         self._guests[client] = room

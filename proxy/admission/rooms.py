@@ -69,6 +69,15 @@ class Room:
         most = own.max_clients_per_identity
         return not is_full and (most is None or one.guests < most)
 
+    @property
+    def only_warns(self) -> bool:
+        """There may be something to say of a guest."""
+        return self.settings is not self.configured
+
+    def is_open(self, one: "Identity | None") -> bool:
+        """Whoever comes now gets a place at once. `one` is its identity, None where no other client has it."""
+        return self.has_a_place() and not self.queue.waiters and (one is None or self.may_have_one_more(one))
+
     def has_a_place(self) -> bool:
         return self.max_clients is None or self.taken < self.max_clients
 

@@ -57,6 +57,8 @@ class Authentication:
     While `is_asking` nothing may be received: the server is being asked about the client.
     """
 
+    __slots__ = ("_client", "_desk", "_identity", "_login", "_upstream", "is_asking")
+
     def __init__(self, upstream: "Upstream", client: LoggingIn, identity: "Identity") -> None:
         self._desk = upstream.desk
         self._upstream = upstream

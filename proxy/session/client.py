@@ -35,7 +35,7 @@ from proxy.session.local import NEEDS_NO_SERVER, LocalAnswers
 from proxy.session.parameters import REPORTED_SETTABLE, Settings
 from proxy.session.server import ServerConnection
 from proxy.session.session_state import NO_PINS, SessionState
-from proxy.session.settings import OnSessionState, PoolMode
+from proxy.session.settings import ClassBehaviour, OnSessionState, PoolMode
 from proxy.session.statement_mode import block_opens_at
 from proxy.session.statements import NO_UNNAMED, ClientStatements
 from proxy.session.transports import close_in_time
@@ -71,6 +71,7 @@ _LINKED: Final = 4
 _CLEANING: Final = 5
 _GONE: Final = 6
 _NAME: Final = "application_name"
+_FAREWELL: Final = messages.message(messages.TERMINATE)
 # By whether the server reports search_path, and whether backslashes escape. All clients share these four.
 _DIALECTS: Final = {
     (reports, escapes): Dialect(REPORTED_SETTABLE if reports else FOLLOWED_PARAMETERS, escapes)
@@ -138,6 +139,7 @@ class ClientConnection:
         identity: "Identity",
         transport: asyncio.Transport,
         client_id: ClientId,
+        own_class: str,
     ) -> None:
         self.upstream = upstream
         self.desk = desk = upstream.desk
@@ -146,10 +148,10 @@ class ClientConnection:
         self.transport = transport
         self.watch: HoldWatch | None = None  # where its class has bounds
         self.tags = upstream.tags
-        self.own_class = upstream.classify(identity, identity.application_name)
-        self._belong_to(self.own_class, identity.application_name)
-        self.identity = with_parameters_of_class(identity, desk.behaviour(self.class_name).parameters)
-        self.session_hold = desk.pool_mode(self.class_name) is PoolMode.SESSION
+        self.own_class = own_class
+        behaviour = self._belong_to(own_class, identity.application_name)
+        self.identity = with_parameters_of_class(identity, behaviour.parameters)
+        self.session_hold = behaviour.pool_mode is PoolMode.SESSION
         self.pool = upstream.pool_of(identity)
         self.process_id = 0
         self.secret_key = b""
@@ -213,8 +215,12 @@ class ClientConnection:
     # -- the socket -------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._phase == _IDLE and self._may_be_usual() and short_ways.sent(self, data):
-            return
+        if self._phase == _IDLE and self._may_be_usual():
+            if short_ways.sent(self, data):
+                return
+            if data == _FAREWELL and self.cursor.at_boundary:
+                self.end(None)
+                return
         try:
             buffer, facts = self.cursor.feed(data)
             if not buffer:
@@ -607,11 +613,13 @@ class ClientConnection:
             self._belong_to(class_name, self._application_name())
             self.desk.pool_joined(self)
 
-    def _belong_to(self, class_name: str, application_name: str) -> None:
+    def _belong_to(self, class_name: str, application_name: str) -> ClassBehaviour:
         self.class_name = class_name
+        behaviour = self.desk.behaviour(class_name)
         self._measures = self.desk.measures.of(class_name).of_application(application_name)
-        self.one_statement = self.desk.pool_mode(class_name) is PoolMode.STATEMENT
-        self.watch = self.upstream.holds.watch_or_none(self, self.watch)
+        self.one_statement = behaviour.pool_mode is PoolMode.STATEMENT
+        self.watch = self.upstream.holds.watch_or_none(self, behaviour.holds, self.watch)
+        return behaviour
 
     def settings_changed(self, settings: Settings, *, was_reset: bool = False) -> None:
         """The client changed a parameter. A new application_name counts from the next transaction on.

@@ -30,7 +30,6 @@ from proxy.wire.messages import ErrorFields
 from proxy.wire.startup import (
     CancelRequest,
     GSSENCRequest,
-    StartupMessage,
     StartupReader,
     parse_startup_packet,
 )
@@ -58,17 +57,16 @@ class ClientLoginProtocol(asyncio.Protocol):
         "_desk",
         "_early",
         "_has_said_nothing",
+        "_introduction",
         "_is_encrypted",
         "_is_in_handshake",
         "_is_local",
         "_is_lost",
         "_is_refused",
         "_reader",
-        "_startup",
         "_steps",
         "_tls",
         "_upstream",
-        "_who",
         "transport",
         "urgency",
     )
@@ -77,7 +75,7 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._desk = desk
         self._is_local = is_local
         self._reader = StartupReader(desk.settings.limits.max_startup_bytes)
-        self._startup: StartupMessage | None = None
+        self._introduction: Introduction | None = None
         self._authentication: Authentication | None = None
         self._cursor: Cursor | None = None
         self._early = b""  # what came while the server was asked about the client
@@ -92,7 +90,6 @@ class ClientLoginProtocol(asyncio.Protocol):
         self._tls: ClientTls | None = None
         self.urgency = 0
         self._upstream: Upstream | None = None
-        self._who: Identity | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         desk = self._desk
@@ -206,7 +203,7 @@ class ClientLoginProtocol(asyncio.Protocol):
     def _introduced(self, client: Introduction, rest: bytes) -> None:
         """Who it says it is tells how urgent it is: its further steps go ahead of those of a burst of workers."""
         desk, identity = self._desk, client.identity
-        self._startup, self._who = client.startup, identity
+        self._introduction = client
         upstream = self._upstream = desk.upstream_or_none(identity.database)
         if upstream is None:
             self.urgency = _URGENCY_OF_NOBODY
@@ -286,7 +283,7 @@ class ClientLoginProtocol(asyncio.Protocol):
             self.refused(LoginRefusal(error, LoginFailure.UNKNOWN_DATABASE, "no upstream serves the database"))
             return
         authentication = self._authentication = Authentication(upstream, self, identity)
-        if startup.minor > NEWEST_MINOR_VERSION or startup.unsupported_protocol_options:
+        if client.unsupported:
             minor = min(startup.minor, NEWEST_MINOR_VERSION)
             negotiate = messages.negotiate_protocol_version(minor, startup.unsupported_protocol_options)
             self.transport.write(negotiate)
@@ -336,8 +333,9 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def refused(self, refusal: LoginRefusal) -> None:
         """The answer waits, longer with each failure; the socket is read on, so that a client that leaves is seen."""
-        desk, who, failure = self._desk, self._who, refusal.failure
-        assert who is not None, "set with the startup packet"
+        desk, client, failure = self._desk, self._introduction, refusal.failure
+        assert client is not None, "set with the startup packet"
+        who = client.identity
         desk.measures.login_failures[failure.value] += 1
         desk.log.info("login_refused", reason=failure.value, why=refusal.reason, **who.log_keys())
         self._is_refused = True
@@ -350,34 +348,33 @@ class ClientLoginProtocol(asyncio.Protocol):
 
     def accepted(self, credentials: Credentials, reply: bytes) -> None:
         """Authenticated: from here on `ClientConnection` has the socket."""
-        startup, identity, upstream, desk = self._startup, self._who, self._upstream, self._desk
-        assert startup is not None, "a login begins with a startup packet"
-        assert identity is not None, "set with the startup packet"
-        assert upstream is not None, "set with the startup packet"
-        if startup.replication and upstream.settings.replication_class is None:
+        introduction, upstream, desk = self._introduction, self._upstream, self._desk
+        assert introduction is not None, "a login begins with a startup packet"
+        assert upstream is not None, "found with the startup packet"
+        identity, of_replication = introduction.identity, upstream.settings.replication_class
+        if introduction.replicates and of_replication is None:
             self._fail(refusals.no_replication())
             return
         desk.login_times.over(self)
-        ahead = reply + _AUTHENTICATION_OK
-        client_id = desk.next_client_id()
-        if self._connects_too_often(startup, identity, upstream, client_id, ahead):
+        ahead, client_id = reply + _AUTHENTICATION_OK, desk.next_client_id()
+        found = upstream.classification(identity, identity.application_name)
+        class_name = of_replication if introduction.replicates and of_replication is not None else found.class_name
+        if self._connects_too_often(upstream, identity, client_id, class_name, ahead):
             return
-        if startup.replication:
+        if introduction.replicates:
             self.transport.write(ahead)
-            self._begin_replication(startup, identity, upstream, credentials, client_id)
+            self._begin_replication(upstream, introduction, credentials, client_id)
             return
         upstream.pool_of(identity).learn(credentials)
-        client = ClientConnection(upstream, identity, self.transport, client_id)
-        self._client = client
-        desk.client_entered(client)
+        self._client = client = ClientConnection(upstream, identity, self.transport, client_id, found.class_name)
+        desk.client_entered(client, is_matched=found.matched)
         client.enter(ahead)
 
     def _connects_too_often(
-        self, startup: StartupMessage, identity: Identity, upstream: Upstream, client_id: ClientId, ahead: bytes
+        self, upstream: Upstream, identity: Identity, client_id: ClientId, class_name: str, ahead: bytes
     ) -> bool:
         """Then it is refused, sooner or later, behind `ahead`; nothing it says until then matters."""
         desk = self._desk
-        class_name = upstream.class_at_login(identity, replicates=startup.replication)
         flow = desk.flow(identity, class_name)
         refusal = desk.connects.refusal_or_none(upstream, client_id, class_name, flow)
         if refusal is None:
@@ -389,16 +386,11 @@ class ClientLoginProtocol(asyncio.Protocol):
         return True
 
     def _begin_replication(
-        self,
-        startup: StartupMessage,
-        identity: Identity,
-        upstream: Upstream,
-        credentials: Credentials,
-        client_id: ClientId,
+        self, upstream: Upstream, introduction: Introduction, credentials: Credentials, client_id: ClientId
     ) -> None:
-        desk, parameters = self._desk, startup.parameters
+        desk, parameters = self._desk, introduction.startup.parameters
         self._client = client = ReplicationConnection(
-            upstream, identity, parameters, credentials, self.transport, client_id
+            upstream, introduction.identity, parameters, credentials, self.transport, client_id
         )
         desk.replication_entered(client)
         client.enter()

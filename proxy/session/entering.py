@@ -33,8 +33,12 @@ class Entering:
 
     def begin(self) -> None:
         client, desk = self._client, self._client.desk
-        name = client.class_name
-        client.upstream.door.join(self, name, desk.queue_timeout(name), desk.flow(client.identity, name))
+        name, door = client.class_name, client.upstream.door
+        flow = desk.flow(client.identity, name)
+        if door.try_join(self.id, name, flow):
+            self._has_place()
+        else:
+            door.join(self, name, desk.queue_timeout(name), flow)
         self._say_ahead()
 
     def _say_ahead(self) -> None:
@@ -49,17 +53,23 @@ class Entering:
     # -- a place ------------------------------------------------------------------------------------------------------
 
     def granted(self, grant: Grant) -> None:
-        client, table = self._client, self._client.pool.table
-        if client.gate.controller.warned or grant.would_refuse is not None:
-            self._say_ahead()
-            client.tell_what_would_have_been()
+        client = self._client
         if grant.would_refuse is not None:
+            self._say_ahead()
             client.desk.measures.would_refuse_outside_queue[grant.class_name, grant.would_refuse.value] += 1
             client.warn(client.upstream.door.places.would_have_been(client.id, grant.would_refuse))
+        self._has_place()
+
+    def _has_place(self) -> None:
+        client, table = self._client, self._client.pool.table
+        if client.gate.controller.warned:
+            self._say_ahead()
+            client.tell_what_would_have_been()
         if not client.session_hold and table.is_known:
-            client.settings = table.settings_or_none(client.identity.parameters)
-            if client.settings is not None:
-                self._greet()
+            beginning = table.beginning_or_none(client.identity.wanted)
+            if beginning is not None:
+                client.settings, statuses = beginning
+                self._greet(statuses)
                 client.entered()
                 return
         self._say_ahead()
@@ -82,27 +92,25 @@ class Entering:
     def server_fit(self, server: ServerConnection) -> None:
         """It has taken the client's startup parameters."""
         client = self._client
-        client.settings = server.settings
+        client.settings = settings = server.settings
         if not client.session_hold:
             client.give_back(server)
-            self._greet()
+            self._greet(client.pool.table.statuses(settings))
             client.entered()
             return
         link = linked.Link(client, server)
         server.client = link
         client.linked(link)
-        self._greet()
+        self._greet(client.pool.table.statuses(settings))
         link.flush_backlog()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _greet(self, statuses: bytes) -> None:
         client, desk = self._client, self._client.desk
-        assert client.settings is not None, "a client enters with known settings"
         client.read_dialect()
         desk.keys.issue(client, client.identity.minor_version)
         ahead, self._ahead = self._ahead, b""
-        statuses = client.pool.table.statuses(client.settings)
         key = messages.backend_key_data(client.process_id, client.secret_key)
         client.transport.write(b"".join((ahead, statuses, key, _READY)))
         desk.measures.logins += 1

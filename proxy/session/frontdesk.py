@@ -26,7 +26,7 @@ from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Origin
 from proxy.session.replication import ReplicationConnection
-from proxy.session.settings import ClassBehaviour, PoolMode, SessionSettings
+from proxy.session.settings import ClassBehaviour, SessionSettings
 from proxy.session.tasks import TaskGroup
 from proxy.session.upstream import Upstream
 
@@ -83,9 +83,6 @@ class Frontdesk:
     def behaviour(self, class_name: str) -> ClassBehaviour:
         return self.settings.classes.get(class_name, _UNKNOWN_CLASS)
 
-    def pool_mode(self, class_name: str) -> PoolMode:
-        return self.behaviour(class_name).pool_mode
-
     def queue_timeout(self, class_name: str) -> float:
         return self.behaviour(class_name).queue_timeout_seconds
 
@@ -125,12 +122,12 @@ class Frontdesk:
         if times or len(self.unmatched) < _MAX_UNMATCHED_NAMES:
             self.unmatched[upstream, application_name] = (times + 1, first_seen or time.time())
 
-    def client_entered(self, client: ClientConnection) -> None:
+    def client_entered(self, client: ClientConnection, *, is_matched: bool) -> None:
+        """`is_matched`: a rule has put it into its class, and not the want of one."""
         self.clients.add(client)
         self.pool_joined(client)
-        identity = client.identity
-        if not client.upstream.classification(identity, identity.application_name).matched:
-            self.note_unmatched(client.upstream.settings.name, identity.application_name)
+        if not is_matched:
+            self.note_unmatched(client.upstream.settings.name, client.identity.application_name)
 
     def replication_entered(self, client: ReplicationConnection) -> None:
         self.clients.add(client)

@@ -191,6 +191,10 @@ class Door:
         self._loop = loop
         self._decisions = DecisionLoop(places, lambda decision: None, loop)
 
+    def try_join(self, client: ClientId, class_name: str, identity: Hashable) -> bool:
+        """A place at once, or nothing has happened and `join` is to be called."""
+        return self.places.try_join(client, class_name, identity)
+
     def join(self, applicant: Applicant, class_name: str, timeout_seconds: float, identity: Hashable) -> None:
         self._decisions.applicants[applicant.id] = applicant
         now = clock.now()

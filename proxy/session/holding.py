@@ -184,9 +184,8 @@ class Holds:
         self._timer: asyncio.TimerHandle | None = None
         self._gate.after_queued = self._somebody_waits
 
-    def watch_or_none(self, client: "ClientConnection", had: HoldWatch | None) -> HoldWatch | None:
-        """The watch over a client under the bounds of its class, `had` where those are the same."""
-        bounds = self._desk.behaviour(client.class_name).holds
+    def watch_or_none(self, client: "ClientConnection", bounds: HoldBounds, had: HoldWatch | None) -> HoldWatch | None:
+        """The watch over a client under the `bounds` of its class, `had` where those are the same."""
         if had is not None:
             if had.bounds == bounds:
                 return had

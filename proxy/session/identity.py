@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from proxy.session.encryption import ClientTls
-from proxy.session.parameters import NOT_SETTINGS
+from proxy.session.parameters import NOT_SETTINGS, Wanted
 from proxy.wire.startup import StartupMessage, parse_startup_packet, split_options
 
 NEWEST_MINOR_VERSION: Final = 2  # of protocol 3
@@ -26,7 +26,8 @@ _VERSION_3: Final = b"\0\3"  # the other packets without a type are no introduct
 class Identity:
     """Who a client is. `parameters` are the session parameters of its startup packet, by lower-case name.
 
-    `flow` is (user, address, application_name). To be compared by what is in it, not with `==`.
+    `flow` is (user, address, application_name), `wanted` the parameters once more, as a key. `==` compares objects and
+    not what is in them.
     """
 
     user: str
@@ -37,9 +38,11 @@ class Identity:
     parameters: Mapping[str, str]
     tls: ClientTls | None = None  # None: the leg is not encrypted
     flow: tuple[str, str | None, str] = field(init=False)
+    wanted: Wanted = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flow", (self.user, self.address, self.application_name))
+        object.__setattr__(self, "wanted", tuple(self.parameters.items()))
 
     def log_keys(self) -> dict[str, str]:
         return {
@@ -52,10 +55,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """A startup packet, and who that makes of its sender."""
+    """A startup packet, and who that makes of its sender.
+
+    `unsupported`: it asks for what no version of the protocol has that is served here.
+    """
 
     startup: StartupMessage
     identity: Identity
+    replicates: bool
+    unsupported: bool
 
 
 def is_introduction(packet: bytes) -> bool:
@@ -89,7 +97,8 @@ def _read(packet: bytes, address: str | None, tls: ClientTls | None) -> Introduc
         parameters=parameters,
         tls=tls,
     )
-    return Introduction(startup, identity)
+    is_unsupported = startup.minor > NEWEST_MINOR_VERSION or bool(startup.unsupported_protocol_options)
+    return Introduction(startup, identity, startup.replication, is_unsupported)
 
 
 _remembered = lru_cache(_REMEMBERED)(_read)

@@ -7,7 +7,7 @@ Source: PostgreSQL manual, "ParameterStatus" (protocol-flow, Asynchronous Operat
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 from proxy.wire import messages
@@ -55,6 +55,7 @@ _NOT_FOLDED: Final = frozenset(
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*\Z")
 # The server rewrites any other application_name (it masks bytes and cuts at 63), so only its answer tells the value.
 _UNCHANGED_APPLICATION_NAME: Final = re.compile(r"[\x20-\x7e]{0,63}\Z")
+_MAX_BEGINNINGS: Final = 64  # a few hundred bytes each, per pool
 _MAX_ACCEPTED: Final = 10_000  # (name, value) pairs remembered per pool; a client that invents values pays, not memory
 
 
@@ -80,6 +81,10 @@ class Settings:
         self.idle: list[ServerConnection] = []
 
 
+Wanted: TypeAlias = tuple[tuple[str, str], ...]
+"""Startup parameters, by lower-case name."""
+
+
 class SettingsTable:
     """The settings of one pool (database and user): neutral values, interning, and what the server accepted before."""
 
@@ -90,6 +95,7 @@ class SettingsTable:
         self.reported: dict[str, str] = {}  # every ParameterStatus of the latest server login, names as reported
         self._statuses: list[bytes] = []  # these as messages, and where each parameter is among them
         self._places: dict[str, tuple[int, str]] = {}
+        self._beginnings: dict[Wanted, tuple[Settings, bytes]] = {}
         self.neutral = self.intern({})
 
     @property
@@ -99,14 +105,34 @@ class SettingsTable:
 
     def learn_login(self, reported: Mapping[str, str]) -> Settings:
         """Take the ParameterStatus values of a server login; return the settings that connection now has."""
-        self.reported = dict(reported)
-        self._statuses = [messages.parameter_status(name, value) for name, value in reported.items()]
-        self._places = {name.lower(): (at, name) for at, name in enumerate(reported)}
+        if reported != self.reported:
+            self._report(dict(reported))
         values = {name.lower(): value for name, value in reported.items() if name.lower() in REPORTED_SETTABLE}
         for name, value in values.items():
             self._accepted[name, value] = value
         self.neutral = self.intern(values)
         return self.neutral
+
+    def _report(self, reported: dict[str, str]) -> None:
+        self.reported = reported
+        self._statuses = [messages.parameter_status(name, value) for name, value in reported.items()]
+        self._places = {name.lower(): (at, name) for at, name in enumerate(reported)}
+        self._beginnings.clear()
+
+    def beginning_or_none(self, wanted: Wanted) -> tuple[Settings, bytes] | None:
+        """What `settings_or_none` and `statuses` say for a client that starts up with `wanted`.
+
+        Remembered, for a fleet asks for one thing a thousand times.
+        """
+        known = self._beginnings.get(wanted)
+        if known is None:
+            settings = self.settings_or_none(dict(wanted))
+            if settings is None:
+                return None
+            if len(self._beginnings) >= _MAX_BEGINNINGS:
+                self._beginnings.clear()
+            known = self._beginnings[wanted] = (settings, self.statuses(settings))
+        return known
 
     def statuses(self, settings: Settings) -> bytes:
         """The ParameterStatus messages for a client that begins with `settings`."""
@@ -138,6 +164,8 @@ class SettingsTable:
         """The server took `asked` for `name` and reports it as `now_reported`."""
         if len(self._accepted) >= _MAX_ACCEPTED:
             self._accepted.pop(next(iter(self._accepted)))
+        if self._accepted.get((name, asked)) != now_reported:
+            self._beginnings.clear()
         self._accepted[name, asked] = now_reported
         self._accepted[name, now_reported] = now_reported
 

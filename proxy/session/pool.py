@@ -24,7 +24,7 @@ from proxy.session.server_leg import ServerState
 from proxy.session.statements import StatementTable
 from proxy.session.urgency import UrgentQueue
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.login import Credentials
+from proxy.wire.login import NO_CREDENTIALS, Credentials
 from proxy.wire.messages import ErrorFields
 
 log = structlog.get_logger()
@@ -78,8 +78,8 @@ class Pool:
     def learn(self, credentials: Credentials) -> None:
         """A client has logged in with these. The proxy's own queries keep those of the upstream URL: what is listed of
         that user here need not be what the server stores."""
-        has_own = self.tries_while_down and self.credentials != Credentials()
-        if self.credentials is None or (credentials != Credentials() and not has_own):
+        has_own = self.tries_while_down and self.credentials != NO_CREDENTIALS
+        if self.credentials is None or (credentials != NO_CREDENTIALS and not has_own):
             self.credentials = credentials
 
     # -- handing out and taking back ---------------------------------------------------------------------------------

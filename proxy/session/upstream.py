@@ -77,12 +77,6 @@ class Upstream:
     def classify(self, identity: "Identity", application_name: str) -> str:
         return self.classification(identity, application_name).class_name
 
-    def class_at_login(self, identity: "Identity", *, replicates: bool) -> str:
-        of_replication = self.settings.replication_class
-        if replicates and of_replication is not None:
-            return of_replication
-        return self.classify(identity, identity.application_name)
-
     def classification(self, identity: "Identity", application_name: str) -> Classification:
         return self.classifier.classify(application_name, identity.user, identity.database, identity.address)
 

@@ -72,10 +72,13 @@ class Credentials:
     def of_stored(cls, stored: StoredPassword | None) -> "Credentials":
         """What a stored password gives by itself: a SCRAM verifier gives nothing."""
         if stored is None or stored.kind is PasswordKind.SCRAM:
-            return cls()
+            return NO_CREDENTIALS
         if stored.kind is PasswordKind.MD5:
             return cls(md5_hash=stored.secret)
         return cls(password=stored.secret)
+
+
+NO_CREDENTIALS: Final = Credentials()
 
 
 class ClientLogin:
@@ -90,6 +93,24 @@ class ClientLogin:
     Where a user's md5 hash meets method "scram" no password can be accepted; `reason` says so, for the log only: the
     client must not learn who exists. Method "md5" asks for SCRAM where a SCRAM verifier is stored, as the server does.
     """
+
+    __slots__ = (
+        "_binding",
+        "_expect",
+        "_is_plus",
+        "_method",
+        "_mock_iterations",
+        "_mock_secret",
+        "_salt",
+        "_scram",
+        "_stored",
+        "_user",
+        "credentials",
+        "error",
+        "failure",
+        "reason",
+        "state",
+    )
 
     def __init__(
         self,
@@ -118,7 +139,7 @@ class ClientLogin:
         self.failure: LoginFailure | None = None
         self.reason: str | None = None
         """Once REFUSED, why, in words for the log; nothing of it is for the client."""
-        self.credentials = Credentials()
+        self.credentials = NO_CREDENTIALS
 
     def start(self) -> bytes:
         """What to send first: a request for a password, or nothing where the method is trust."""

@@ -88,9 +88,11 @@ StartupPacket: TypeAlias = SSLRequest | GSSENCRequest | CancelRequest | StartupM
 class StartupReader:
     """Collects one packet without a type byte. After it returned the packet, `rest` holds the bytes behind it."""
 
+    __slots__ = ("_max_startup_bytes", "_received", "rest")
+
     def __init__(self, max_startup_bytes: int = DEFAULT_MAX_STARTUP_BYTES) -> None:
         self._max_startup_bytes = max_startup_bytes
-        self._received = bytearray()
+        self._received = b""
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes | None:
@@ -99,17 +101,16 @@ class StartupReader:
         A reader serves one packet: where another follows (after SSLRequest), feed `rest` to a new one.
         Raises ProtocolViolation, as early as it can be told, for what is not PostgreSQL or longer than the bound.
         """
-        received = self._received
-        received += data
+        received = self._received = self._received + data
         if len(received) < 4:
             return None
         (length,) = _uint32.unpack_from(received)
         if not 8 <= length <= self._max_startup_bytes + 4:
-            raise ProtocolViolation(describe_foreign(bytes(received)))
+            raise ProtocolViolation(describe_foreign(received))
         if len(received) < length:
             return None
-        self.rest = bytes(received[length:])
-        return bytes(received[4:length])
+        self.rest = received[length:]
+        return received[4:length]
 
 
 _HTTP_VERBS: Final = (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC", b"PRI ")

@@ -1,9 +1,11 @@
 """How many clients of a class may be logged in at once."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from proxy.admission.classes import ClassSettings, ClientId
-from proxy.admission.decisions import Grant, RefusalReason, StillWaiting
+from proxy.admission.classes import ClassSettings, ClientId, Mode
+from proxy.admission.decisions import Decision, Grant, RefusalReason, StillWaiting
 from proxy.admission.ledger import DoubleRequest, UnknownClass
 from proxy.admission.places import ClientPlaces
 from tests.admission.crowd import budget, granted, refused
@@ -13,6 +15,12 @@ def places(**of_class: object) -> ClientPlaces:
     """A class `job` with these numbers beside one without `max_clients`."""
     job = ClassSettings("job", limit=1, **of_class)  # type: ignore[arg-type]
     return ClientPlaces(budget(5, job, ClassSettings("web", limit=5)), now=0.0)
+
+
+def _only_grant(decisions: Sequence[Decision]) -> Grant:
+    [grant] = decisions
+    assert isinstance(grant, Grant)
+    return grant
 
 
 def test_without_max_clients_everybody_has_a_place() -> None:
@@ -26,6 +34,30 @@ def test_max_clients_one_is_a_mutex() -> None:
     assert list(mutex.join(ClientId(1), "job", 0.0)) == [Grant(ClientId(1), "job", 0.0, borrowed=False)]
     assert mutex.join(ClientId(2), "job", 1.0) == ()
     assert mutex.left(ClientId(1), 3.0) == [Grant(ClientId(2), "job", 2.0, borrowed=False)]
+
+
+def test_the_short_way_takes_a_place_like_any_other() -> None:
+    room = places(max_clients=1)
+    assert room.try_join(ClientId(1), "job", None)
+    assert (room.taken("job"), room.try_join(ClientId(2), "job", None)) == (1, False)
+    assert room.join(ClientId(2), "job", 1.0) == ()
+    assert room.left(ClientId(1), 3.0) == [Grant(ClientId(2), "job", 2.0, borrowed=False)]
+
+
+def test_the_short_way_is_not_for_a_client_that_has_a_place() -> None:
+    room = places()
+    assert [room.try_join(ClientId(1), "job", None) for _ in range(2)] == [True, False]
+    with pytest.raises(DoubleRequest):
+        room.join(ClientId(1), "job", 0.0)
+
+
+def test_where_a_class_only_warns_there_may_be_something_to_say() -> None:
+    room = places(max_clients=1, mode=Mode.WARN)
+    assert not room.try_join(ClientId(1), "job", None)
+    assert [one.would_refuse for one in map(_only_grant, (room.join(ClientId(n), "job", 0.0) for n in (1, 2)))] == [
+        None,
+        RefusalReason.MAX_CLIENTS,
+    ]
 
 
 def test_places_are_given_in_order_of_arrival() -> None:

@@ -150,8 +150,16 @@ class Traffic:
     def somebody_comes(self) -> None:
         self.clients += 1
         client, identity = ClientId(self.clients), self.random.choice("abc")
+        takes_short_way = self.random.random() < 0.5
+        if takes_short_way and self.places.try_join(client, "job", identity):
+            assert identity not in self.waiters.values(), "it overtook one of its identity"
+            self.guests[client] = identity
+            assert self.has_room(identity, but_for=1), "admitted above a bound"
+            return
         self.waiters[client] = identity
-        self.apply(self.places.join(client, "job", self.now, identity=identity))
+        decisions = self.places.join(client, "job", self.now, identity=identity)
+        assert not (takes_short_way and granted(decisions)), "it could have had its place by the short way"
+        self.apply(decisions)
 
     def somebody_goes(self) -> None:
         if there := [*self.guests, *self.waiters]:
@@ -230,6 +238,8 @@ _admit_next = Room.admit_next
     ("method", "bug"),
     [
         ("may_have_one_more", _any_number),
+        ("is_open", _any_number),
+        ("is_open", lambda _room, _one: False),
         ("_another_may_queue", _nobody_moves_up),
         ("admit_next", _counted_twice),
         ("remove_guest", _blames_nobody),

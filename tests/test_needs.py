@@ -51,6 +51,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     ),
     "a new fleet is listed with its names, and where it might belong": (
         "tests/service/test_recommend_report.py::test_unmatched_names_are_told_where_they_might_belong",
+        "tests/session/test_traffic_watch.py::test_a_new_fleet_is_listed_with_its_names_and_how_many_came",
         "tests/cli/test_status.py::test_the_totals",
     ),
     "connections per identity are seen and bounded, and a job that waits for itself is named": (
@@ -59,6 +60,64 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         "tests/session/test_refusals.py::test_an_identity_at_its_bound_is_refused_by_name_while_others_come_in",
         "tests/admission/test_places_per_identity.py::"
         "test_bounds_hold_nobody_waits_in_vain_and_identities_keep_their_order",
+    ),
+    # -- steering ----------------------------------------------------------------------------------------------------
+    "one person stops work in seconds, by whatever is at hand, and it is written down": (
+        "tests/session/test_switches.py::test_an_order_is_in_effect_well_within_a_second",
+        "tests/session/test_switches.py::test_waiters_of_a_paused_class_keep_their_places_and_others_are_served",
+        "tests/session/test_switches.py::test_a_pause_for_a_while_ends_by_itself_and_says_so",
+        "tests/session/test_switches.py::test_a_pause_is_in_force_before_the_first_client_is_served",
+        "tests/session/test_switches.py::test_a_file_pauses_and_its_removal_resumes",
+        "tests/session/test_switches.py::test_every_order_and_every_end_leaves_a_line",
+        "tests/session/test_switches.py::test_orders_reach_a_class_under_load_and_nobody_is_lost",
+        "tests/cli/test_switches.py::test_pause_and_resume",
+        "tests/service/test_http.py::test_only_our_own_page_may_use_the_switch",
+        "tests/loadtests/test_scenarios.py::test_a_pause_that_does_nothing_falls_short",
+    ),
+    "work that is not urgent rests in busy hours": (
+        "tests/session/test_schedules.py::"
+        "test_a_window_pauses_the_class_when_it_begins_and_one_that_is_in_force_from_the_start",
+        "tests/session/test_schedules.py::test_a_window_changes_the_limit_and_its_end_changes_it_back",
+        "tests/session/test_schedules.py::test_an_order_counts_before_the_window_and_the_window_again_when_it_ends",
+        "tests/service/test_schedule.py::test_nothing_changes_before_the_next_change_and_something_does_at_it",
+    ),
+    "who gains and who loses is told before it is so, and what cannot hold changes nothing": (
+        "tests/session/test_reload.py::test_the_difference_says_who_gains_who_loses_and_what_is_in_use",
+        "tests/session/test_reload.py::test_the_difference_shows_no_secret",
+        "tests/session/test_reload.py::test_what_cannot_hold_is_refused_whole_with_file_and_line",
+        "tests/session/test_operation.py::test_a_reload_under_load_loses_nobody_and_its_limits_hold_afterwards",
+        "tests/session/test_set.py::test_numbers_that_cannot_hold_are_refused_and_nothing_changes",
+    ),
+    "a class is introduced before it decides anything": (
+        "tests/session/test_modes.py::test_above_its_limit_a_class_that_warns_is_served_and_told",
+        "tests/session/test_modes.py::test_what_is_reserved_for_others_is_not_taken_and_who_waits_is_not_refused",
+        "tests/session/test_modes.py::test_a_reload_makes_it_decide",
+    ),
+    "urgent and other work of one application are told apart, and inside a class everybody has a turn": (
+        "tests/admission/test_classification.py::test_values_are_globs_and_case_counts",
+        "tests/admission/test_granting.py::test_flows_of_a_class_take_turns_and_each_is_in_order",
+        "tests/session/test_refusals.py::test_who_is_one_identity_is_said_by_the_flow_key",
+        "tests/session/test_tags.py::test_a_tag_moves_the_unit_that_begins_with_it_and_no_other",
+        "tests/session/test_tags.py::test_a_tag_never_raises_a_class_unless_trusted",
+    ),
+    "how long slots are held is seen, and bounded": (
+        "tests/service/test_metrics.py::test_histogram_buckets_add_up_and_the_last_holds_what_is_beyond_all_bounds",
+        "tests/session/test_traffic_watch.py::test_holds_are_counted_by_application",
+        "tests/session/test_holds.py::test_a_transaction_that_stays_open_too_long_ends_with_its_client",
+        "tests/session/test_holds.py::test_a_query_that_takes_too_long_is_cancelled_and_its_client_goes_on",
+        "tests/session/test_holds.py::test_a_client_that_reads_nothing_of_its_result_loses_its_slot",
+    ),
+    "a worker reads how much room its class has": (
+        "tests/service/test_http.py::test_a_worker_reads_both_limits_of_its_class_and_what_is_left_of_them",
+    ),
+    "thirty workers that wake together are nothing to customers": (
+        "tests/loadtests/test_scenarios.py::test_every_scenario_holds_in_the_simulator",
+        "tests/loadtests/test_scenarios.py::test_a_small_scenario_runs_for_real",
+        "tests/cli/test_demo.py::test_a_small_demo_for_real_and_its_figures_as_json",
+    ),
+    "what is left running by a client that is gone ends": (
+        "tests/session/test_vanishing.py::test_what_a_vanished_client_had_running_ends_on_the_server",
+        "tests/session/test_vanishing.py::test_while_waiting_in_the_queue",
     ),
     # -- customers who fare badly ------------------------------------------------------------------------------------
     "where customers slow down the least important work gets less first, and gets it back slowly": (

@@ -146,6 +146,8 @@ def measure(name: str, target: Target, **changes: float) -> Outcome:
 
 
 def _show(name: str, tell: Tell) -> None:
+    if not sys.stderr.isatty():
+        return  # a file would get one line of many thousand letters
     text = f"{name}: {tell.at:5.1f} s, web p99 {_ms(tell.web_lately.p99)} ms, bulk {tell.bulk_done} jobs"
     print(f"\r{text}, {tell.connections.total} server connections ", end="", file=sys.stderr)
 

@@ -97,3 +97,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeyp
 
     assert read_orders(path).switches == (PAUSE,)
     assert [one.name for one in tmp_path.iterdir()] == ["orders.json"]
+
+
+def test_the_file_is_replaced_in_one_step(tmp_path, monkeypatch):
+    """Written in place, a crash in the middle would leave neither the old orders nor the new ones."""
+    path = tmp_path / "orders.json"
+    write_orders(path, [PAUSE])
+    before = path.stat().st_ino
+
+    def crash(*_):
+        assert read_orders(path).switches == (PAUSE,)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(order_store.os, "replace", crash)
+        write_orders(path, [])
+    assert [one.name for one in tmp_path.iterdir()] == ["orders.json"]
+    write_orders(path, [])
+    assert path.stat().st_ino != before

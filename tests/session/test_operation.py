@@ -79,6 +79,7 @@ async def test_a_drain_lets_work_finish_and_tells_everybody_else(run_proxy: RunP
     late = await proxy.open()
     drain = asyncio.create_task(proxy.process.drain_and_stop())
     await eventually(lambda: proxy.desk.draining)
+    assert proxy.process.view.ready() == (False, "shutting down")  # a balancer sends nobody any more
     await late.send(encode_startup({"user": "app", "database": "app"}))
     (new,) = (await late.answer("never")).errors
     assert (new.severity, new.code) == ("FATAL", "57P03")

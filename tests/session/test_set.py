@@ -62,6 +62,28 @@ async def test_numbers_that_cannot_hold_are_refused_and_nothing_changes(run_prox
     assert proxy.process.steering.overrides() == []
 
 
+async def test_what_others_stand_on_is_not_taken_away(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"all": {"limit": 2}})
+    set_numbers(proxy, classes__all__limit=3, classes__all__reserved=3)
+    with pytest.raises(OrderRefused, match="3 slots are reserved, but limit is 2"):
+        proxy.process.steering.unset(["classes.all.limit"], by="ben", reason="")
+    assert limit(proxy) == 3
+    proxy.process.steering.unset(["classes.all.limit", "classes.all.reserved"], by="ben", reason="")
+    assert limit(proxy) == 2
+
+
+async def test_what_ended_while_the_process_was_down_is_not_set_again(run_proxy: RunProxy, tmp_path: Path) -> None:
+    kept = {"state_file": str(tmp_path / "orders.json")}
+    first = await run_proxy(budget=BUDGET, switches=kept, classes={"all": {"limit": 2}})
+    first.process.steering._now = lambda: 1000.0  # a long time ago
+    set_numbers(first, 60, classes__all__limit=3)
+    await first.process.drain_and_stop()
+    with capture_logs() as lines:
+        second = await run_proxy(budget=BUDGET, switches=kept, classes={"all": {"limit": 2}})
+    assert limit(second) == 2
+    assert not [line for line in lines if line["event"] in ("override_restored", "set_ended")]
+
+
 async def test_what_is_set_counts_before_the_schedule(run_proxy: RunProxy) -> None:
     classes = {"all": {"limit": 4, "schedules": [{"limit": 2}]}}
     proxy = await run_proxy(budget=BUDGET, classes=classes)

@@ -181,6 +181,16 @@ async def test_a_pause_for_a_while_ends_by_itself_and_says_so(operate: Operate) 
     assert (await operator.status())["switch"] is None
 
 
+async def test_who_resumed_a_class_is_told_when_nothing_is_in_force_any_more(operate: Operate) -> None:
+    operator = await operate()
+    await operator.order("pause")
+    await operator.order("resume", reason="storm is over")
+    seen = await operator.status()
+    assert seen["switch"] is None
+    last = seen["last_switch"]
+    assert (last["state"], last["by"], last["reason"]) == ("running", "anna", "storm is over")
+
+
 async def test_a_later_order_replaces_the_end_of_the_one_before(operate: Operate) -> None:
     operator = await operate()
     await operator.order("pause", **{"for": "100ms"})

@@ -147,6 +147,15 @@ async def test_a_new_fleet_is_listed_with_its_names_and_how_many_came(run_proxy:
     assert "pgheadroom_unmatched_clients_total 3.0" in metrics
 
 
+async def test_a_reload_says_how_long_it_is_kept(run_proxy: RunProxy) -> None:
+    proxy = await run_proxy()
+    for hours in range(1, 6):
+        proxy.process.traffic.record.hour_at(hours * 3600.0)
+    proxy.reload(traffic={"keep": "2h"})
+    proxy.process.traffic.record.hour_at(6 * 3600.0)
+    assert [hour for hour, _ in proxy.process.traffic.record.frozen()] == [5, 6]
+
+
 async def test_it_looks_by_itself(run_proxy: RunProxy) -> None:
     proxy = await run_proxy()
     await eventually(lambda: seen(proxy).seconds >= 1.0, within_seconds=10)

@@ -67,10 +67,7 @@ def class_document(
         "lent": reading.lent,
         "pinned": reading.pinned,
         "pinned_limit": pinned_limit_of(reading),
-        "max_clients": reading.settings.max_clients,
-        "max_clients_per_identity": reading.settings.max_clients_per_identity,
-        "queue_max": reading.settings.queue_max,
-        "queue_timeout_seconds": reading.settings.queue_timeout_seconds,
+        **_bounds(reading),
         "waiting": reading.waiting,
         "oldest_wait_seconds": reading.oldest_wait_seconds,
         "expected_wait_seconds": reading.expected_wait_seconds,
@@ -89,6 +86,17 @@ def class_document(
         "schedule": None if schedule is None else _schedule_document(schedule),
         "switch": None if in_force is None else switch_document(in_force),
         "last_switch": None if last is None else switch_document(last),
+    }
+
+
+def _bounds(reading: ClassSnapshot) -> Document:
+    """What a client of the class meets besides the limit of slots; None where nothing bounds it, as in mode warn."""
+    settings, decides = reading.settings, reading.trial_limit is None
+    return {
+        "max_clients": settings.max_clients if decides else None,
+        "max_clients_per_identity": settings.max_clients_per_identity if decides else None,
+        "queue_max": settings.queue_max if decides else None,
+        "queue_timeout_seconds": settings.queue_timeout_seconds if decides else None,
     }
 
 

@@ -2,16 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
-from proxy.admission.classes import ClassState
+from proxy.admission.classes import ClassSettings, ClassState, Mode
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom, build_application
 from proxy.service.page import content_security_policy, page_with_headers
 from proxy.session.listener import CannotListen
-from tests.support.fake_view import bad_day
+from tests.support.fake_view import SETTINGS, FakeView, bad_day
 
 JSON = {"Content-Type": "application/json"}
 ORDER = json.dumps({"by": "anna", "reason": "import storm"})
@@ -87,6 +88,21 @@ async def test_a_worker_reads_both_limits_of_its_class_and_what_is_left_of_them(
     assert (bulk["used"], bulk["limit"]) == (30, 30)
     assert (bulk["clients"]["total"], bulk["max_clients"], bulk["max_clients_per_identity"]) == (66, 5000, None)
     assert (bulk["waiting"], bulk["queue_max"], bulk["queue_timeout_seconds"]) == (40, 40, 20.0)
+
+
+async def test_the_status_is_json_also_where_a_class_has_no_bounds():
+    """An infinite queue.timeout is Infinity to Python and nothing that a browser can read."""
+    only_warns = ClassSettings("new", mode=Mode.WARN, limit=2, queue_max=1, max_clients=3)
+    view = FakeView(replace(SETTINGS, classes=(*SETTINGS.classes, only_warns)))
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    async with TestClient(TestServer(build_application(view, HttpSettings()))) as client:
+        for path in ("/status", "/history"):
+            document = json.loads(await (await client.get(path)).text(), parse_constant=refuse)
+            (new,) = [one for one in document.get("classes", [{"name": "new"}]) if one["name"] == "new"]
+            assert {new.get(key) for key in ("max_clients", "queue_max", "queue_timeout_seconds")} == {None}
 
 
 async def test_status_and_metrics_agree(client):

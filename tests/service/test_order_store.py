@@ -109,9 +109,10 @@ def test_the_file_is_replaced_in_one_step(tmp_path, monkeypatch):
         assert read_orders(path).switches == (PAUSE,)
         raise OSError(5, "Input/output error")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+    with monkeypatch.context() as patched:
         patched.setattr(order_store.os, "replace", crash)
-        write_orders(path, [])
+        with pytest.raises(OSError, match="Input/output"):
+            write_orders(path, [])
     assert [one.name for one in tmp_path.iterdir()] == ["orders.json"]
     write_orders(path, [])
     assert path.stat().st_ino != before

@@ -23,6 +23,7 @@ from proxy.service.tls import TlsFilesUnusable
 from proxy.service.traffic.nested_acquire import Identity, NestedAcquires
 from proxy.service.upstream_reading import ServerConnectionCounts, UpstreamReading, budgets_together, readiness
 from proxy.service.view import (
+    IDENTITIES_SHOWN,
     SHOWN_IDENTITIES,
     ClientKey,
     ClientState,
@@ -39,6 +40,7 @@ from proxy.service.view import (
 from proxy.session import clock
 from proxy.session.client import Phase
 from proxy.session.measures import Measures
+from proxy.session.present import who_is
 from proxy.session.server_leg import ServerState
 
 if TYPE_CHECKING:
@@ -90,12 +92,18 @@ class RunningView:
         return self._process.desk.behaviour(class_name).holds
 
     def client_counts(self) -> Mapping[ClientKey, int]:
-        counts: Counter[ClientKey] = Counter()
-        for client in self._process.desk.clients:
-            state = _STATES.get(client.phase)
-            if state is not None:
-                counts[ClientKey(client.class_name, client.identity.application_name, state)] += 1
-        return counts
+        desk = self._process.desk
+        busy = [(who_is(one), one.phase) for one in desk.clients if one.phase is not Phase.IDLE]
+        at_work = Counter(who for who, _ in busy)
+        counts: dict[ClientKey, int] = {}
+        for who, count in desk.present.items():
+            key = ClientKey(who.class_name, who.application, ClientState.IDLE)
+            counts[key] = counts.get(key, 0) + count - at_work[who]
+        for who, phase in busy:
+            if (state := _STATES.get(phase)) is not None:
+                key = ClientKey(who.class_name, who.application, state)
+                counts[key] = counts.get(key, 0) + 1
+        return {key: count for key, count in counts.items() if count}
 
     def idle_in_transaction(self) -> Mapping[ClientKey, int]:
         counts: Counter[ClientKey] = Counter()
@@ -142,18 +150,11 @@ class RunningView:
 
     def identities(self) -> Sequence[IdentityUse]:
         desk = self._process.desk
-        waits = {one.id for one in desk.waiting_clients(desk.settings.classes)}
-        counts: dict[tuple[str, str, str | None, str], list[int]] = {}
-        for client in desk.clients:
-            who = client.identity
-            key = (client.class_name, who.user, who.address, client.application)
-            use = counts.get(key)
-            if use is None:
-                use = counts[key] = [0, 0, 0]
-            use[0] += 1
-            use[1] += client.holds_slot
-            use[2] += client.id in waits
-        return [IdentityUse(Identity(*key), *use) for key, use in counts.items()]
+        present = desk.present
+        slots = Counter(who_is(one) for one in desk.clients if one.holds_slot)
+        waiting = Counter(map(who_is, desk.waiting_clients(desk.settings.classes)))
+        shown = dict.fromkeys((*slots, *waiting, *present.most(IDENTITIES_SHOWN)))
+        return [IdentityUse(Identity(*who), present.count(who), slots[who], waiting[who]) for who in shown]
 
     def nested_acquires(self) -> NestedAcquires:
         return self._process.traffic.nested

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from heapq import nsmallest
 from typing import NamedTuple, Protocol
 
 from proxy.admission.classes import ClassState
@@ -173,7 +174,8 @@ class ProcessView(Protocol):
     def unmatched(self) -> Unmatched: ...
 
     def identities(self) -> Sequence[IdentityUse]:
-        """Who has client connections, each (user, address, application) of each class once. Readers take the top."""
+        """Each (user, address, application) of each class that holds a slot or waits for one, and those with most
+        connections. Readers take the top."""
 
     def nested_acquires(self) -> NestedAcquires:
         """Who probably waits for itself, and how often that was. Live: read it, never change it."""
@@ -242,10 +244,14 @@ def fold_names(counts: Mapping[ClientKey, int], shown: int = NAMES_SHOWN_PER_CLA
     """Keep the `shown` most frequent application names of each class; add up the others under OTHER."""
     readable = _added_up((_renamed(key, readable_name(key.application_name)), n) for key, n in counts.items())
     kept = _frequent_names(readable, shown)
-    return _added_up(
-        (key if key.application_name in kept[key.class_name] else _renamed(key, OTHER), count)
-        for key, count in readable.items()
-    )
+    folded: dict[ClientKey, int] = {}
+    others: defaultdict[tuple[str, ClientState], int] = defaultdict(int)
+    for key, count in readable.items():  # thousands of names, where each client has its own
+        if key.application_name in kept[key.class_name]:
+            folded[key] = count
+        else:
+            others[key.class_name, key.state] += count
+    return folded | {ClientKey(name, OTHER, state): count for (name, state), count in others.items()}
 
 
 IDENTITIES_SHOWN = 10  # of each order
@@ -321,5 +327,5 @@ def _frequent_names(counts: Mapping[ClientKey, int], shown: int) -> dict[str, se
 
 def _top(names: Iterable[tuple[str, int]], shown: int) -> list[str]:
     # By name among equals, so that a series does not flicker between two scrapes.
-    ranked = sorted((name for name in names if name[0] != OTHER), key=lambda name: (-name[1], name[0]))
-    return [name for name, _ in ranked[:shown]]
+    ranked = nsmallest(shown, (name for name in names if name[0] != OTHER), key=lambda name: (-name[1], name[0]))
+    return [name for name, _ in ranked]

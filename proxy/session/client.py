@@ -609,9 +609,9 @@ class ClientConnection:
 
     def _move_to(self, class_name: str, *, is_renamed: bool = False) -> None:
         if class_name != self.class_name or is_renamed:
-            self.desk.pool_left(self)
+            self.desk.parted(self)
             self._belong_to(class_name, self._application_name())
-            self.desk.pool_joined(self)
+            self.desk.joined(self)
 
     def _belong_to(self, class_name: str, application_name: str) -> ClassBehaviour:
         self.class_name = class_name

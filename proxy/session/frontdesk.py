@@ -25,6 +25,7 @@ from proxy.session.login_times import LoginTimes
 from proxy.session.measures import Measures
 from proxy.session.pacing import LoginPacer
 from proxy.session.passthrough import Origin
+from proxy.session.present import Present
 from proxy.session.replication import ReplicationConnection
 from proxy.session.settings import ClassBehaviour, SessionSettings
 from proxy.session.tasks import TaskGroup
@@ -52,6 +53,7 @@ class Frontdesk:
         self.keys = CancelKeys()
         self.upstreams: list[Upstream] = []  # in the order in which databases are looked up
         self.clients: set[ClientConnection | ReplicationConnection] = set()
+        self.present = Present()
         self.pacer = LoginPacer(loop)
         self.login_times = LoginTimes(settings.listen.login_timeout_seconds, loop)
         self.connected = 0  # sockets, those that have not finished their login included
@@ -94,13 +96,15 @@ class Frontdesk:
         value: str | None = getattr(identity, key)
         return value
 
-    @staticmethod
-    def pool_joined(client: ClientConnection | ReplicationConnection) -> None:
+    def joined(self, client: ClientConnection | ReplicationConnection) -> None:
+        """It counts under its class, and what it calls itself, from now on."""
+        self.present.came(client)
         counts = client.pool.clients
         counts[client.class_name] = counts.get(client.class_name, 0) + 1
 
-    @staticmethod
-    def pool_left(client: ClientConnection | ReplicationConnection) -> None:
+    def parted(self, client: ClientConnection | ReplicationConnection) -> None:
+        """The same no longer: it is gone, or about to change one of the two."""
+        self.present.left(client)
         counts = client.pool.clients
         counts[client.class_name] -= 1
         if not counts[client.class_name]:
@@ -125,17 +129,17 @@ class Frontdesk:
     def client_entered(self, client: ClientConnection, *, is_matched: bool) -> None:
         """`is_matched`: a rule has put it into its class, and not the want of one."""
         self.clients.add(client)
-        self.pool_joined(client)
+        self.joined(client)
         if not is_matched:
             self.note_unmatched(client.upstream.settings.name, client.identity.application_name)
 
     def replication_entered(self, client: ReplicationConnection) -> None:
         self.clients.add(client)
-        self.pool_joined(client)
+        self.joined(client)
 
     def client_left(self, client: ClientConnection | ReplicationConnection) -> None:
         self.clients.discard(client)
-        self.pool_left(client)
+        self.parted(client)
         client.upstream.registry.forget(client.pool)
         self.keys.withdraw(client.process_id)
         client.upstream.door.left(client.id)

@@ -138,6 +138,7 @@ class Running:
         desk = self.desk
         checks = {
             f"clients: {[(one.id, one.phase) for one in desk.clients]}": desk.clients,
+            f"clients counted as present: {list(desk.present.items())}": len(desk.present),
             f"client sockets: {desk.connected}": desk.connected,
             f"cancel keys: {len(desk.keys)}": len(desk.keys),
             f"tasks: {self._tasks()}": self._tasks(),

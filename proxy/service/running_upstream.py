@@ -18,7 +18,7 @@ from proxy.service.adaptive_limits import AdaptiveLimits
 from proxy.service.adaptive_settings import adaptive_settings
 from proxy.service.budget import budget_settings, classifier, overcommitted_slots, total_in_force, usable_total
 from proxy.service.canary import Canary, canary_settings
-from proxy.service.check import budget_findings
+from proxy.service.check_budget import budget_findings
 from proxy.service.config.parts import UpstreamPart
 from proxy.service.findings import Finding
 from proxy.service.host_watch import HostWatch

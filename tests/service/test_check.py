@@ -2,7 +2,8 @@
 
 import pytest
 
-from proxy.service.check import CLIENT_PATIENCE_SECONDS, Severity, findings
+from proxy.service.check import Severity, findings
+from proxy.service.check_classes import CLIENT_PATIENCE_SECONDS
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.parts import parts

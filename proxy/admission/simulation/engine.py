@@ -4,11 +4,10 @@ An open source's job is a client of its own: it asks, is granted or waits, holds
 client that does so again and again. What the simulation leaves out: dialling and the proxy's own time. A hold lasts as
 long under every policy, unless the traffic declares a server that is slower at times, or when it is busy.
 
-Owns: the heap of events, the moves of a job from place to place, the slots in use over time.
-Does not know: how a policy decides, percentiles, wall time.
+Owns: the moves of a job from place to place.
+Does not know: how a policy decides, how events are kept in order, percentiles, wall time.
 """
 
-import heapq
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,16 @@ from functools import partial
 
 from proxy.admission.classes import ClientId
 from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse
+from proxy.admission.simulation.agenda import Agenda
 from proxy.admission.simulation.front_door import FrontDoor
 from proxy.admission.simulation.policies import Policy, Ticking
-from proxy.admission.simulation.population import BurstRun, Job, Place, SourceRun, Worker
+from proxy.admission.simulation.population import BurstRun, Job, Place, SourceRun
 from proxy.admission.simulation.server import Server
-from proxy.admission.simulation.streams import burst_times, generator, open_arrivals, worker_draws
+from proxy.admission.simulation.slot_use import SlotUse
+from proxy.admission.simulation.streams import open_arrivals
 from proxy.admission.simulation.tally import ClassTally
-from proxy.admission.simulation.traffic import NO_PAUSE, Burst, ClosedLoop, Source, Traffic
+from proxy.admission.simulation.traffic import Traffic
+from proxy.admission.simulation.workload import Workload
 
 # A worker whose job failed for good takes up the next one after this pause: against a class that refuses at once it
 # would otherwise do endless work in no time.
@@ -34,7 +36,6 @@ MOST_FRUITLESS_WAKEUPS = 1000
 IN_SERVICE = Place.IN_SERVICE
 OVER = Place.OVER
 
-Happening = Callable[[float], None]
 # What an operator does at a moment, and what the policy decides on it.
 Order = Callable[[float], Sequence[Decision]]
 # A job is over: the moment, and why it was given up, None where it was served.
@@ -75,29 +76,23 @@ class Simulation:
         self._policy = policy
         self._front_door = front_door
         self._traffic = traffic
-        self._total = total
         self._seed = seed
         self._end = traffic.duration_seconds
         self._tallies = {name: ClassTally(name) for name in class_names}
-        self._runs = [self._run_of(source, unbounded_classes) for source in traffic.sources]
-        self._bursts: list[BurstRun] = []
-        self._bursts_under_way = 0
         self._waiting: dict[ClientId, Job] = {}
         self._backing_off: set[Job] = set()
-        self._events: list[tuple[float, int, Happening]] = []
-        self._events_made = 0
-        self._clients_made = 0
+        self._agenda = Agenda()
+        self._schedule = self._agenda.add
+        self._workload = Workload(traffic, seed, self._tallies, unbounded_classes, self._agenda, self._start)
         self._now = 0.0
-        self._in_use = 0
-        self._most_in_use = 0
-        self._idle_slot_seconds = 0.0
-        self._queued_seconds = 0.0
-        self._accounted_at = 0.0
+        self._slots = SlotUse(total)
         self._fruitless_wakeups = 0
         self._server = None if traffic.server.is_ideal else Server(traffic.server)
         self._on_server: dict[Job, float] = {}
         self._job_is_over = job_is_over
-        self._schedule_declared(progress)
+        if progress is not None:
+            for percent in range(1, 101):
+                self._schedule(self._end * percent / 100, progress)
         for at, order in orders:
             self._schedule(at, partial(self._carry_out, order))
         if isinstance(policy, Ticking):
@@ -105,60 +100,23 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Simulate to the end of the traffic."""
-        runs, happen_until, start = self._runs, self._happen_until, self._start
+        arrival, happen_until, start = self._workload.arrival, self._happen_until, self._start
         for at, number, hold in open_arrivals(self._traffic, self._seed):
             happen_until(at)
-            start(Job(runs[number], self._new_client(), hold, at, self._bursts_under_way > 0, None), at)
+            start(arrival(number, hold, at), at)
         happen_until(self._end)
         self._close()
         return Outcome(
             classes=tuple(self._tallies.values()),
-            bursts=tuple(self._bursts),
-            most_in_use=self._most_in_use,
+            bursts=tuple(self._workload.bursts),
+            most_in_use=self._slots.most_in_use,
             slot_seconds=math.fsum(tally.slot_seconds for tally in self._tallies.values()),
-            idle_slot_seconds=self._idle_slot_seconds,
-            queued_seconds=self._queued_seconds,
-            events=self._events_made,
+            idle_slot_seconds=self._slots.idle_seconds,
+            queued_seconds=self._slots.queued_seconds,
+            events=self._agenda.made,
         )
 
-    # What the declaration says will happen.
-
-    def _run_of(self, source: Source, unbounded_classes: Collection[str]) -> SourceRun:
-        return SourceRun(
-            source=source,
-            tally=self._tallies[source.class_name],
-            unbounded=source.class_name in unbounded_classes,
-            free_clients=source.clients,
-            flows=tuple((source.name, identity) for identity in range(source.identities)),
-            draw_jitter=generator(self._seed, source.name, "retry").random,
-        )
-
-    def _schedule_declared(self, progress: Callable[[float], None] | None) -> None:
-        for run in self._runs:
-            match run.source.arrivals:
-                case Burst() as burst:
-                    for number, at in enumerate(burst_times(run.source, burst, self._end)):
-                        self._schedule(at, partial(self._burst_begins, run, burst, number))
-                case ClosedLoop() as loop if run.source.start_seconds < self._end:
-                    self._schedule(run.source.start_seconds, partial(self._loop_begins, run, loop))
-        if progress is not None:
-            for percent in range(1, 101):
-                self._schedule(self._end * percent / 100, progress)
-
-    def _burst_begins(self, run: SourceRun, burst: Burst, number: int, now: float) -> None:
-        burst_run = BurstRun(run.source, now, jobs_left=burst.workers * burst.jobs)
-        self._bursts.append(burst_run)
-        self._bursts_under_way += 1
-        for index in range(burst.workers):
-            hold, think = worker_draws(self._seed, run.source, NO_PAUSE, number, index)
-            worker = Worker(self._new_client(), hold, think, burst.jobs, burst_run)
-            self._schedule(now + burst.over_seconds * index / burst.workers, partial(self._work, run, worker))
-
-    def _loop_begins(self, run: SourceRun, loop: ClosedLoop, now: float) -> None:
-        for index in range(loop.workers):
-            hold, think = worker_draws(self._seed, run.source, loop.think, 0, index)
-            worker = Worker(self._new_client(), hold, think, math.inf, None)
-            self._schedule(now + think(), partial(self._work, run, worker))
+    # What happens beside the traffic.
 
     def _tick(self, policy: Ticking, now: float) -> None:
         self._apply(policy.tick(now), now)
@@ -169,12 +127,6 @@ class Simulation:
         self._apply(order(now), now)
 
     # The moves of a job.
-
-    def _work(self, run: SourceRun, worker: Worker, now: float) -> None:
-        # A burst that has begun does all its jobs; `stop` ends a loop.
-        if worker.jobs_left and (worker.burst is not None or now < run.source.stop_seconds):
-            worker.jobs_left -= 1
-            self._start(Job(run, worker.client, worker.draw_hold(), now, self._bursts_under_way > 0, worker), now)
 
     def _start(self, job: Job, now: float) -> None:
         run = job.run
@@ -202,7 +154,7 @@ class Simulation:
         if not run.unbounded and self._policy.try_grant(job.client, run.source.class_name, now):
             self._serve(job, now)
             return
-        self._account(now)
+        self._slots.account(now, bool(self._waiting))
         job.place = Place.WAITING
         run.tally.joined_queue(now)
         self._waiting[job.client] = job
@@ -222,21 +174,19 @@ class Simulation:
                     self._sent_away(job, decision.reason, decision.retry_after_ms, now)
 
     def _taken_from_queue(self, client: ClientId, now: float) -> Job:
-        self._account(now)
+        self._slots.account(now, bool(self._waiting))
         job = self._waiting.pop(client)
         job.run.tally.left_queue(now)
         return job
 
     def _serve(self, job: Job, now: float) -> None:
         if self._waiting:
-            self._account(now)
-        self._in_use += 1
-        if self._in_use > self._most_in_use:  # noqa: PLR1730 - for every job, and max() takes three times as long
-            self._most_in_use = self._in_use
+            self._slots.account(now, True)
+        self._slots.take()
         job.place = IN_SERVICE
         tally, done_at = job.run.tally, now + job.hold
         tally.in_service += 1
-        if tally.in_service > tally.most_in_service:  # noqa: PLR1730 - likewise
+        if tally.in_service > tally.most_in_service:  # noqa: PLR1730 - for every job, and max() takes three times as long
             tally.most_in_service = tally.in_service
         self._note_wait(job, now)
         if self._server is not None:
@@ -252,8 +202,8 @@ class Simulation:
 
     def _served(self, job: Job, now: float) -> None:
         if self._waiting:
-            self._account(now)
-        self._in_use -= 1
+            self._slots.account(now, True)
+        self._slots.give_back()
         tally = job.run.tally
         tally.in_service -= 1
         tally.served += 1
@@ -326,8 +276,7 @@ class Simulation:
         run, worker = job.run, job.worker
         run.free_clients += 1
         if worker is not None:
-            self._note_burst_job(job, worker.burst, now)
-            self._schedule(now + max(pause, worker.draw_think()), partial(self._work, run, worker))
+            self._workload.worker_is_free(job, worker, now, pause)
         elif run.in_application:
             # As an event and not at once: where every job is refused, a long row of them would be one deep recursion.
             self._schedule(now, partial(self._application_sends, run))
@@ -347,25 +296,11 @@ class Simulation:
         samples = tally.waits_in_burst if job.in_burst else tally.waits_in_calm
         samples.add(now - job.arrived_at)
 
-    def _note_burst_job(self, job: Job, burst: BurstRun | None, now: float) -> None:
-        if burst is None:
-            return
-        burst.jobs_left -= 1
-        if not burst.jobs_left:
-            burst.drained_at = now
-            self._bursts_under_way -= 1
-
-    def _account(self, now: float) -> None:
-        """Before the slots in use or the waiting clients change: add up the time since they last did."""
-        if self._waiting:
-            elapsed = now - self._accounted_at
-            self._queued_seconds += elapsed
-            self._idle_slot_seconds += elapsed * (self._total - self._in_use)
-        self._accounted_at = now
-
     def _close(self) -> None:
-        self._account(self._end)
-        in_application = [job for run in self._runs for job in run.in_application if job.place is Place.IN_APPLICATION]
+        self._slots.account(self._end, bool(self._waiting))
+        in_application = [
+            job for run in self._workload.runs for job in run.in_application if job.place is Place.IN_APPLICATION
+        ]
         for job in (*self._waiting.values(), *self._backing_off, *in_application):
             self._note_wait(job, self._end)
         for job, since in self._on_server.items():
@@ -375,20 +310,11 @@ class Simulation:
 
     # Time.
 
-    def _new_client(self) -> ClientId:
-        self._clients_made += 1
-        return ClientId(self._clients_made)
-
-    def _schedule(self, at: float, happening: Happening) -> None:
-        self._events_made += 1
-        # The number keeps two events of one instant in the order in which they were made.
-        heapq.heappush(self._events, (at, self._events_made, happening))
-
     def _happen_until(self, until: float) -> None:
         """Everything up to and including `until`: a slot given back at an instant serves who arrives at it."""
-        events, server = self._events, self._server
+        agenda, server = self._agenda, self._server
         while True:
-            next_at = events[0][0] if events else math.inf
+            next_at = agenda.next_at()
             server_at = math.inf if server is None else server.next_at()
             if self._waiting and self._woken_before(min(next_at, server_at, until)):
                 continue
@@ -400,9 +326,8 @@ class Simulation:
                 continue
             if next_at > until:
                 return
-            at, _, happening = heapq.heappop(events)
-            self._now = at
-            happening(at)
+            self._now = next_at
+            agenda.happen()
 
     def _woken_before(self, limit: float) -> bool:
         at = self._policy.next_wakeup_at()

@@ -74,7 +74,7 @@ def plain_table(columns: Sequence[str], cells: Sequence[Sequence[str]], *, title
     """The table as text, no wider than `width` where its columns can be wrapped."""
     widths, gap = _widths([columns, *cells], width)
     numeric = [_is_numeric(cells, position) for position in range(len(columns))]
-    lines = [title] if title else []
+    lines = textwrap.wrap(title, width)
     lines += _row_lines(columns, widths, numeric, gap)
     lines.append(gap.join("-" * one for one in widths))
     for row in cells:

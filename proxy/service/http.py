@@ -38,6 +38,7 @@ from proxy.session.listener import CannotListen
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 4096
+_LONGEST_NAME_LOGGED = 63  # no class has a longer one
 _MOST_DIGITS = 9  # more hours or seconds than anybody has seen, and none that arithmetic chokes on
 log = structlog.get_logger("pgheadroom.http")
 
@@ -225,7 +226,8 @@ class _Surface:
             )
             return switch_document(switch)
 
-        return await self._order(request, give, class_name=class_name, order=order_name)
+        # Whoever reaches the port, without a token, may ask for a class of any name: the log needs no more of it.
+        return await self._order(request, give, class_name=class_name[:_LONGEST_NAME_LOGGED], order=order_name)
 
     async def set(self, request: web.Request) -> web.Response:
         def give(wanted: WantedOrder, source: str) -> Document:

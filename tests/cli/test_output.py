@@ -14,6 +14,10 @@ def test_the_widest_column_is_wrapped_where_the_line_is_short():
     assert table == "t\nkey  text\n---  -------------------\na    one two three four\n     five six seven\n     eight\n"
 
 
+def test_a_long_title_is_wrapped():
+    assert plain_table(["a"], [["1"]], title="one two three", width=8).splitlines()[:2] == ["one two", "three"]
+
+
 def test_a_cell_that_is_empty_keeps_its_place():
     assert plain_table(["a", "b"], [["", "x"]], width=80) == "a  b\n-  -\n   x\n"
 

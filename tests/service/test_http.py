@@ -233,6 +233,14 @@ async def test_with_the_token_an_order_is_taken(guarded_client, view):
     assert state_of(view, "bulk") is ClassState.PAUSED
 
 
+async def test_an_order_of_nobody_writes_no_long_lines(guarded_client):
+    with capture_logs() as lines:
+        await guarded_client.post(f"/classes/{'x' * 4000}/pause", data=ORDER, headers=JSON)
+
+    (line,) = [line for line in lines if line["event"] == "order_refused"]
+    assert len(str(line)) < 600
+
+
 async def test_an_unknown_class_is_told_which_there_are(client):
     answer = await client.post("/classes/bulky/pause", data=ORDER, headers=JSON)
 

@@ -6,10 +6,10 @@ Does not know: what the rest of the document says (status.py), how it is display
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from math import isfinite
 from typing import Any, Final
 
+from proxy.admission.holds import Bound
 from proxy.admission.snapshot import ClassSnapshot
 from proxy.service.history import History
 from proxy.service.schedule import Effect
@@ -47,7 +47,7 @@ def class_document(
 ) -> Document:
     schedule, adaptive = view.schedule(reading.name), view.adaptive().get(view.upstream_of_class(reading.name) or "")
     refused = {reason.value: count for reason, count in reading.refusals.items()}
-    bounds, tagged = asdict(view.hold_bounds(reading.name)), view.measures().tagged_units
+    bounds, tagged = view.hold_bounds(reading.name), view.measures().tagged_units
     last, in_force = view.last_switch(reading.name), view.switch_in_force(reading.name)
     return {
         "name": reading.name,
@@ -75,7 +75,7 @@ def class_document(
         "refusals_total": _with_those_outside(refused, view.refusals_outside_queue(), reading.name),
         "mode": "enforce" if reading.trial_limit is None else "warn",
         "warns": _warns(reading, view),
-        "hold_bounds": {bound: seconds for bound, seconds in bounds.items() if isfinite(seconds)},
+        "hold_bounds": {one.value: getattr(bounds, one) for one in Bound if isfinite(getattr(bounds, one))},
         "holds_ended": _holds_ended(view, reading.name),
         "tagged_units_total": {how: count for (owner, how), count in tagged.items() if owner == reading.name},
         "retry_amplification": history.retry_amplification(reading.name),

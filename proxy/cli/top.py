@@ -167,11 +167,17 @@ def _text(before: dict[str, Any], after: dict[str, Any], size: tuple[int, int]) 
 
 
 def _row(one: dict[str, Any], speed: Rates) -> list[str]:
-    limit = min(one["limit"], one["adaptive_limit"])
+    limit = min(one["limit"] if one["warns"] is None else one["warns"]["limit"], one["adaptive_limit"])
     oldest = show_wait(one["oldest_wait_seconds"]) if one["waiting"] else ""
     counts = (one["used"], one["reserved"], limit, one["borrowed"] or "", one["waiting"] or "", oldest)
-    state = "" if one["state"] == "running" else one["state"]
-    return [one["name"], *map(str, counts), _speed(speed.admissions), _speed(speed.refusals), state]
+    states = ["" if one["state"] == "running" else one["state"], "only warns" if one["mode"] == "warn" else ""]
+    return [
+        one["name"],
+        *map(str, counts),
+        _speed(speed.admissions),
+        _speed(speed.refusals),
+        ", ".join(filter(None, states)),
+    ]
 
 
 def _speed(per_second: float) -> str:

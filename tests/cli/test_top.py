@@ -78,6 +78,14 @@ def test_a_class_that_does_not_run_says_so(reading, later):
     assert "paused" in top._text(reading, later, (120, 40))
 
 
+def test_a_class_that_only_warns_says_so_beside_the_limit_it_would_have(reading, later):
+    later["classes"][-1] |= {"mode": "warn", "warns": {"limit": 7}, "limit": 50, "adaptive_limit": 50}
+    lines = top._text(reading, later, (120, 40)).splitlines()
+    row = next(line for line in lines if line.startswith(later["classes"][-1]["name"]))
+    assert row.split()[3] == "7"
+    assert row.endswith("only warns")
+
+
 def test_once_shows_two_readings(url, monkeypatch):
     monkeypatch.setattr(top.time, "sleep", lambda _seconds: None)
 

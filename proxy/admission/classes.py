@@ -193,6 +193,12 @@ def renamed_classes(settings: BudgetSettings, known: Container[str]) -> dict[str
     return renamed
 
 
+def removed_classes(settings: BudgetSettings, before: BudgetSettings) -> set[str]:
+    """The classes of `before` that go on under no name."""
+    known = {one.name for one in before.classes}
+    return known - {one.name for one in settings.classes} - set(renamed_classes(settings, known))
+
+
 INTERNAL_LIMIT: Final = 2  # one for what asks without end, and one for what must not wait behind it
 
 

@@ -20,6 +20,7 @@ from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, R
 from proxy.admission.draws import Draw, middle
 from proxy.admission.ledger import Account, Ledger
 from proxy.admission.queues import Waiter
+from proxy.admission.removal import NO_MOVES, Moves, send_on
 from proxy.admission.snapshot import Snapshot, take_snapshot
 from proxy.admission.timers import WaitTimers
 from proxy.admission.trial import Would
@@ -272,22 +273,35 @@ class Controller:
         self._ledger.share_out(self._settings)
         return self._serve_waiting(now)
 
-    def reconfigure(self, settings: BudgetSettings, now: float) -> Sequence[Decision]:
+    def reconfigure(self, settings: BudgetSettings, now: float, moves: Moves = NO_MOVES) -> Sequence[Decision]:
         """Take over other settings while running. Nobody loses a slot, and who waits keeps place and patience.
 
-        A class that is no longer configured has no reservation and limit 0: its holders drain under its name, its
-        waiters are refused with `class_rejecting`, and it is forgotten at the first reload after it is empty.
+        A class that is no longer configured has no reservation and limit 0: its holders drain under its name, and it
+        is forgotten at the first reload after it is empty. Its waiters go where `moves` sends them, with their time of
+        arrival; whoever the queue there has no room for is refused, the latest first, and whoever has nowhere to go.
         A class whose `renamed_from` is the name of one that left goes on in its place: holders, waiters and counts.
         Promises that do not fit the new total are cut in priority order; use above it falls by releases alone.
         """
         self._settings = settings
         self._ledger.adopt(settings, now)
-        refusals: list[Decision] = []
-        for account in self._ledger.all_accounts():
-            if account.retired:
-                refusals += self._refuse_waiting(account, RefusalReason.CLASS_REJECTING, now)
+        moved, lost = send_on(self._ledger, moves, now)
+        decisions: list[Decision] = []
+        for waiter in lost:
+            account = self._ledger.account(waiter.class_name)
+            decisions += self._turn_away(waiter, account, RefusalReason.CLASS_REJECTING, now)
         self._ledger.forget_drained()
-        return refusals + self._serve_waiting(now)
+        decisions += self._serve_waiting(now)
+        too_many = self._turn_away_too_many(moved, now)
+        return decisions + too_many + self._serve_waiting(now) if too_many else decisions
+
+    def _turn_away_too_many(self, moved: Sequence[Waiter], now: float) -> list[Decision]:
+        """Of those who came from another class, the latest, where the queue is too short for them."""
+        refusals: list[Decision] = []
+        for waiter in reversed(moved):
+            account = self._ledger.account(waiter.class_name)
+            if waiter.is_waiting and len(account.queue) > account.settings.queue_max:
+                refusals += self._turn_away(waiter, account, self._reason_not_to_queue(account), now)
+        return refusals
 
     def refuse_all_waiting(
         self, reason: RefusalReason, now: float, class_name: str | None = None

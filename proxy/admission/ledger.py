@@ -7,7 +7,7 @@ The two things that must never happen are checked here in words and not by `asse
 above the budget, and a slot given back twice.
 """
 
-from collections.abc import ValuesView
+from collections.abc import Hashable, Sequence, ValuesView
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, Mode, renamed_classes
 from proxy.admission.decisions import RefusalReason
@@ -276,6 +276,19 @@ class Ledger:
         del self.waiters[waiter.client]
         if not account.queue.waiters:
             account.pace.ended(now)
+
+    def change_class(self, coming: Sequence[tuple[Waiter, Hashable]], account: Account, now: float) -> None:
+        """Waiters of other classes, each with its flow there, wait in this one from now on."""
+        account.remember_demand(now)
+        for waiter, flow in coming:
+            before = self.account(waiter.class_name)
+            before.queue.remove(waiter)
+            if not before.queue.waiters:
+                before.pace.ended(now)
+            waiter.class_name, waiter.flow = account.name, flow
+        account.queue.take_in(waiter for waiter, _ in coming)
+        if account.running:
+            account.pace.began(now)
 
     def call_next(self, account: Account) -> Waiter:
         """The next waiter leaves to be served; `take` follows."""

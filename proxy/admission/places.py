@@ -7,7 +7,7 @@ Does not know: slots. A client takes its place after it has logged in and keeps 
 The decisions are those of slots: a Grant admits to a place. Order of arrival, no flows unless the caller names them.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from proxy.admission.classes import BudgetSettings, ClientId, renamed_classes
@@ -15,10 +15,12 @@ from proxy.admission.decisions import NOTHING, Decision, Grant, RefusalReason, R
 from proxy.admission.draws import Draw, middle
 from proxy.admission.ledger import DoubleRequest, UnknownClass
 from proxy.admission.queues import Waiter
+from proxy.admission.removal import NO_MOVES, Moves
 from proxy.admission.rooms import Identity, Room
 from proxy.admission.timers import WaitTimers
 from proxy.admission.trial import Would
 
+_REJECTED = RefusalReason.CLASS_REJECTING
 # Whoever is refused for these would be refused with any number of places free.
 _NOT_FOR_WANT_OF_ROOM = frozenset((RefusalReason.CLASS_REJECTING, RefusalReason.SHUTTING_DOWN, RefusalReason.PAUSED))
 
@@ -79,8 +81,7 @@ class ClientPlaces:
             return [grant if would_have_a_place else replace(grant, would_refuse=RefusalReason.MAX_CLIENTS)]
         is_below_its_bound = one is None or room.may_have_one_more(one)
         if room.waiting >= room.settings.queue_max:
-            nobody_may_queue = room.settings.queue_max == 0
-            reason = RefusalReason.MAX_CLIENTS if nobody_may_queue else RefusalReason.QUEUE_FULL
+            reason = self._reason_not_to_queue(room)
             return [self._refusal(room, client, reason, 0.0, now, None if is_below_its_bound else one)]
         self._line_up(Waiter(client, class_name, flow, now, unbounded=True), room, timeout_seconds, identity)
         return NOTHING
@@ -107,30 +108,71 @@ class ClientPlaces:
     def next_wakeup_at(self) -> float | None:
         return self._timers.earliest()
 
-    def reconfigure(self, settings: BudgetSettings, now: float) -> Sequence[Decision]:
-        """Take over other limits. Nobody loses a place; the waiters of a removed class are refused.
+    def reconfigure(self, settings: BudgetSettings, now: float, moves: Moves = NO_MOVES) -> Sequence[Decision]:
+        """Take over other limits. Nobody loses a place.
 
-        A class that goes on under another name keeps its guests and its waiters.
+        A class that goes on under another name keeps its guests and its waiters. Those of a removed class go where
+        `moves` sends them: guests also where there are too many of them then, waiters with their time of arrival and
+        as many as may wait there. Who has nowhere to go stays as a guest and is refused as a waiter.
         """
         configured = {one.name: one for one in settings.classes}
         for old, new in renamed_classes(settings, self._rooms).items():
             room = self._rooms[new] = self._rooms.pop(old)
             for waiter in room.queue.waiters.values():
                 waiter.class_name = new
-        decisions: list[Decision] = []
-        for name, room in self._rooms.items():
-            if name not in configured:
-                room.max_clients = 0
-                decisions += self._refuse_waiting(room, RefusalReason.CLASS_REJECTING, now)
         for name, one in configured.items():
             room = self._rooms.setdefault(name, Room(one, now))
             other_bound = room.settings.max_clients_per_identity != one.max_clients_per_identity
             room.adopt(one)
             if other_bound:
                 room.line_up_again(self._identities)
-            decisions += self._admit_waiting(room, now)
+        moved, decisions = self._leave_rooms([one for one in self._rooms if one not in configured], moves, now)
+        for name in configured:
+            decisions += self._admit_waiting(self._rooms[name], now)
+        for waiter in reversed(moved):
+            room = self._rooms[waiter.class_name]
+            if waiter.is_waiting and room.waiting > room.settings.queue_max:
+                decisions.append(self._turn_away(waiter, room, self._reason_not_to_queue(room), now))
         self._forget_empty_rooms(configured.keys())
         return decisions
+
+    def _leave_rooms(self, gone: Sequence[str], moves: Moves, now: float) -> tuple[list[Waiter], list[Decision]]:
+        """Guests and waiters of these rooms go to others. Returns the waiters, the oldest first, and who is refused."""
+        rooms = {name: self._rooms[name] for name in gone}
+        for room in rooms.values():
+            room.max_clients = 0
+        leaving = [waiter for room in rooms.values() for waiter in room.all_waiters()]
+        leaving.sort(key=Waiter.arrival)
+        moved = [waiter for waiter in leaving if self._goes_somewhere(waiter.client, moves, rooms)]
+        for waiter in moved:
+            self._rooms[waiter.class_name].remove_waiter(waiter, self._identities[waiter.client])
+            waiter.class_name, self._identities[waiter.client] = self._new_home(waiter.client, moves)
+            self._rooms[waiter.class_name].add_waiter(waiter, self._identities[waiter.client])
+        refused = [one for room in rooms.values() for one in self._refuse_waiting(room, _REJECTED, now)]
+        if moves:
+            self._guests_move(rooms, moves)
+        for name in {waiter.class_name for waiter in moved}:
+            self._rooms[name].line_up_again(self._identities)
+        return moved, refused
+
+    def _guests_move(self, gone: Mapping[str, Room], moves: Moves) -> None:
+        for client, room in list(self._guests.items()):
+            if gone.get(room.settings.name) is room and self._goes_somewhere(client, moves, gone):
+                room.remove_guest(self._identities[client])
+                class_name, self._identities[client] = self._new_home(client, moves)
+                home = self._guests[client] = self._rooms[class_name]
+                home.add_guest(home.identity(self._identities[client]))
+
+    def _goes_somewhere(self, client: ClientId, moves: Moves, gone: Collection[str]) -> bool:
+        return client in moves and moves[client].class_name in self._rooms and moves[client].class_name not in gone
+
+    @staticmethod
+    def _new_home(client: ClientId, moves: Moves) -> tuple[str, Hashable]:
+        return moves[client].class_name, moves[client].flow
+
+    @staticmethod
+    def _reason_not_to_queue(room: Room) -> RefusalReason:
+        return RefusalReason.MAX_CLIENTS if room.settings.queue_max == 0 else RefusalReason.QUEUE_FULL
 
     def refuse_all_waiting(self, reason: RefusalReason, now: float) -> Sequence[Decision]:
         return [refusal for room in self._rooms.values() for refusal in self._refuse_waiting(room, reason, now)]

@@ -8,7 +8,7 @@ holes that the next look at its front walks over.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from proxy.admission.classes import ClientId
 
@@ -45,6 +45,10 @@ class Waiter:
         """Set the deadline: the patience of the class, or the request's own where that is shorter."""
         seconds = of_class_seconds if of_request_seconds is None else min(of_class_seconds, of_request_seconds)
         self.deadline = self.since + seconds
+
+    def arrival(self) -> float:
+        """By what waiters of several classes stand in order."""
+        return self.since
 
     def notify_after(self, seconds: float) -> None:
         """Ask for one notice, unless the wait would be over by then."""
@@ -97,6 +101,14 @@ class ClassQueue:
             del self._flows[waiter.flow]
         waiter.is_waiting = False
         self._departed += 1
+
+    def take_in(self, others: Iterable[Waiter]) -> None:
+        """Waiters of another queue stand here from now on, each by its time of arrival. The turns begin anew."""
+        together = sorted([*self.waiters.values(), *others], key=Waiter.arrival)
+        self.waiters.clear()
+        self._flows.clear()
+        for waiter in together:
+            self.add(waiter)
 
     def turn_of_one_more(self, flow: Hashable) -> int:
         """How many are served up to and including one more waiter of this flow, if nobody else comes or leaves."""

@@ -78,8 +78,8 @@ def compare(
             used = in_use.get(name, 0)
             changes.append(Change(name, "class", _summary(one), "", f"removed, loses {one.limit}", used))
             notes.append(
-                f"{name} leaves: {used} slots in use drain, who waits is refused with class_rejecting, and its "
-                "clients belong to another class from their next transaction on"
+                f"{name} leaves: {used} slots in use drain; its clients belong to another class from their next "
+                "transaction on, and who waits does so there, by its time of arrival"
             )
     return changes, notes
 

@@ -9,11 +9,12 @@ import random
 
 import structlog
 
-from proxy.admission.classes import BudgetSettings
+from proxy.admission.classes import BudgetSettings, removed_classes
 from proxy.admission.connect_rate import ConnectRate
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import RefusalReason
 from proxy.admission.places import ClientPlaces
+from proxy.admission.removal import NO_MOVES
 from proxy.service.adaptive_limits import AdaptiveLimits
 from proxy.service.adaptive_settings import adaptive_settings
 from proxy.service.budget import budget_settings, classifier, overcommitted_slots, total_in_force, usable_total
@@ -133,8 +134,10 @@ class RunningUpstream:
         # Room first where it grows, last where it shrinks: a grant never meets a registry that has less.
         if budget.total > self.registry.total:
             self.registry.set_total(budget.total)
-        self.gate.deliver(self.controller.reconfigure(budget, now))
-        self.door.deliver(self.places.reconfigure(budget, now))
+        gone = removed_classes(budget, self.controller.settings)
+        moves = self.upstream.reclassify_all() if gone else NO_MOVES
+        self.gate.deliver(self.controller.reconfigure(budget, now, moves))
+        self.door.deliver(self.places.reconfigure(budget, now, moves))
         self.upstream.connect_rate.adopt(budget)
         self.registry.set_total(budget.total)
 

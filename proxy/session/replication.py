@@ -242,7 +242,14 @@ class ReplicationConnection(Holder):
         return self.server is None and self.phase is not Phase.GONE
 
     def reclassify(self) -> None:
-        """It stays in its class whatever it is called."""
+        """Its class is that of replication, whatever it is called; where there is none any more, it keeps its own."""
+        found = self.upstream.settings.replication_class
+        if found is None or found == self.class_name:
+            return
+        self._desk.parted(self)
+        self.class_name = found
+        self._measures = self._desk.measures.of(found).of_application(self.identity.application_name)
+        self._desk.joined(self)
 
     def _leave(self) -> None:
         if self.phase is Phase.GONE:

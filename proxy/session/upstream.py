@@ -8,8 +8,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from proxy.admission.classes import ClientId
 from proxy.admission.classification import Classification, Classifier
 from proxy.admission.connect_rate import ConnectRate
+from proxy.admission.removal import Destination
 from proxy.admission.trial import Would
 from proxy.session import clock
 from proxy.session.cancel import Canceller
@@ -89,6 +91,15 @@ class Upstream:
             for other in present
             if desk.behaviour(other).priority < urgency and controller.has_class(other)
         )
+
+    def reclassify_all(self) -> dict[ClientId, Destination]:
+        """Every client of this server belongs where the rules put it now. Returns where, and as what there."""
+        desk, found = self.desk, {}
+        for client in desk.clients:
+            if client.upstream is self:
+                client.reclassify()
+                found[client.id] = Destination(client.class_name, desk.flow(client.identity, client.class_name))
+        return found
 
     def adopt(self, settings: UpstreamSettings, pool: PoolSettings, classifier: Classifier) -> None:
         """Take over what may change while running: classes, bounds, certificates. The hosts stay."""

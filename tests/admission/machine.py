@@ -18,6 +18,7 @@ from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, C
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse
 from proxy.admission.ledger import DoubleRelease, DoubleRequest
+from proxy.admission.removal import Destination, Moves
 from tests.admission.reference import Event, Granted, Noticed, Reference, ReferenceClass, Refused
 
 # Moments are multiples of this, so that no drawn moment falls beside a moment of decay by rounding alone.
@@ -41,6 +42,7 @@ TRAFFIC = {
     "next_wakeup_comes": [0, 0, 2],
     "the_budget_changes": [0, 0, 2],
     "a_class_stops_or_goes": [0, 0, 1],
+    "a_class_is_gone_for_a_while": [0, 0, 1],
 }
 
 
@@ -376,7 +378,42 @@ class AdmissionMachine(RuleBasedStateMachine):
         """Other settings, or the same with another total that the promises may not fit into."""
         settings = data.draw(BUDGETS) if total is None else replace(self.core.settings, total=total)
         self.promises_fit = False
-        self.give(self.core.reconfigure, self.reference.reconfigure, settings)
+        self.reload_to(settings, Random(data.draw(SEEDS)))
+
+    @rule(seed=SEEDS)
+    def a_class_is_removed(self, seed: int) -> None:
+        self.a_class_leaves(Random(seed))
+
+    def a_class_leaves(self, random: Random) -> None:
+        """Its waiters go to others, or have nowhere to go. Who waits there already may be younger or older."""
+        settings = self.core.settings
+        if len(settings.classes) == 1:
+            return
+        gone = random.choice(settings.classes).name
+        left = tuple(one for one in settings.classes if one.name != gone)
+        self.promises_fit = False
+        self.reload_to(replace(settings, classes=left, headroom_for=settings.headroom_for - {gone}), random)
+
+    def a_class_is_gone_for_a_while(self, random: Random) -> None:
+        settings = self.core.settings
+        self.a_class_leaves(random)
+        self.some_time_passes(random)
+        self.reload_to(settings, random)
+
+    def reload_to(self, settings: BudgetSettings, random: Random) -> None:
+        moves = self.moves(random, settings)
+        self.reference.at(self.now)
+        decisions = self.core.reconfigure(settings, self.now, moves)
+        self.compare(decisions, self.reference.reconfigure(settings, moves))
+        queued = {waiter.client: c.name for c in self.reference.all() for waiter in c.waiters}
+        assert all(self.core.waits(client) for client in queued), "a waiter was lost on the way"
+        assert self.core.waiting == len(queued), "somebody waits twice"
+
+    def moves(self, random: Random, settings: BudgetSettings) -> Moves:
+        """For most of those who wait, a class of the new settings; for some one that is not there either."""
+        names = [*(one.name for one in settings.classes)] * 3 + ["nowhere"]
+        waiters = [client for client in self.waiters() if random.random() < 0.9]
+        return {client: Destination(random.choice(names), random.randrange(3)) for client in waiters}
 
     @rule(data=st.data(), everywhere=st.booleans())
     def refuse_all(self, data: st.DataObject, everywhere: bool) -> None:

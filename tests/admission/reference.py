@@ -10,6 +10,7 @@ from math import ceil, inf
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClassState, ClientId, Mode
 from proxy.admission.decisions import RefusalReason
+from proxy.admission.removal import NO_MOVES, Moves
 
 # Moments of decay are worked out in two ways; this is far above rounding and far below a step of drawn time.
 TOLERANCE = 1e-9
@@ -368,14 +369,31 @@ class Reference:
         self.cut()
         return self.serve()
 
-    def reconfigure(self, settings: BudgetSettings) -> list[Event]:
+    def reconfigure(self, settings: BudgetSettings, moves: Moves = NO_MOVES) -> list[Event]:
         self.adopt(settings)
+        leaving = [(waiter, c) for c in self.all() if c.retired for waiter in c.waiters]
         events: list[Event] = []
-        for c in self.all():
-            if c.retired:
-                events += [self.refuse(c, waiter, RefusalReason.CLASS_REJECTING) for waiter in list(c.waiters)]
+        came: list[tuple[Waiting, ReferenceClass]] = []
+        for waiter, c in sorted(leaving, key=lambda one: one[0].since):
+            to = self.classes.get(moves[waiter.client].class_name) if waiter.client in moves else None
+            if to is None or to.retired or to.state is ClassState.REJECTING:
+                told_by = c if to is None or to.retired else to
+                c.remove(waiter)
+                events.append(Refused(waiter.client, told_by.name, RefusalReason.CLASS_REJECTING))
+                continue
+            c.remove(waiter)
+            waiter.flow = moves[waiter.client].flow
+            to.waiters.append(waiter)
+            came.append((waiter, to))
+        for to in {id(to): to for _, to in came}.values():
+            to.waiters.sort(key=lambda one: one.since)
+            to.flows = list(dict.fromkeys(one.flow for one in to.waiters))
         for name in [c.name for c in self.all() if c.retired and not c.holders]:
             del self.classes[name]
+        events += self.serve()
+        for waiter, to in reversed(came):
+            if waiter in to.waiters and len(to.waiters) > to.settings.queue_max:
+                events.append(self.refuse(to, waiter, self.why_no_queue(to)))
         return events + self.serve()
 
     def adopt(self, settings: BudgetSettings) -> None:

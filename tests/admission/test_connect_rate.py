@@ -57,6 +57,18 @@ def test_who_is_served_or_stays_takes_nothing() -> None:
     assert let_in(rate, 10, identity="script") == 3
 
 
+def test_a_fleet_behind_one_address_comes_in_whole_and_comes_back_in_turns_with_the_defaults() -> None:
+    """Of 2000 workers that start at once 500 wait, and the others die of the full queue and are started again."""
+    rate = ConnectRate(settings_of(of_identity(100.0, 1000)))
+    assert {rate.connected("bulk", "fleet", 0.0) for _ in range(2000)} == {None}
+    for _ in range(1500):
+        rate.came_to_nothing("bulk", "fleet", 0.0)
+    told = [refusal for _ in range(1500) if (refusal := rate.connected("bulk", "fleet", 0.0)) is not None]
+    assert len(told) == 1500
+    assert max(one.retry_after_ms for one in told) == pytest.approx(15_000, rel=0.05)
+    assert let_in(rate, 1500, identity="fleet", now=10.0) == 1000
+
+
 def test_many_that_come_to_nothing_at_once_leave_no_debt() -> None:
     rate = ConnectRate(settings_of(of_identity(1.0, 3)))
     for _ in range(50):

@@ -8,6 +8,7 @@ from proxy.admission.classes import ClassSettings, ClientId, Mode
 from proxy.admission.decisions import Decision, Grant, RefusalReason, StillWaiting
 from proxy.admission.ledger import DoubleRequest, UnknownClass
 from proxy.admission.places import ClientPlaces
+from proxy.admission.removal import Destination
 from tests.admission.crowd import budget, granted, refused
 
 
@@ -146,7 +147,7 @@ def test_a_reload_admits_who_fits_now_and_takes_no_place_away() -> None:
     assert [granted(room.left(ClientId(client), 3.0)) for client in (1, 2, 3)] == [[], [], [4]]
 
 
-def test_the_waiters_of_a_removed_class_are_refused_and_its_guests_stay() -> None:
+def test_who_has_nowhere_to_go_from_a_removed_class_is_refused_or_stays_as_a_guest() -> None:
     room = places(max_clients=1)
     for client in (1, 2):
         room.join(ClientId(client), "job", 0.0)
@@ -157,6 +158,22 @@ def test_the_waiters_of_a_removed_class_are_refused_and_its_guests_stay() -> Non
     room.reconfigure(web_only, 3.0)
     with pytest.raises(UnknownClass):
         room.taken("job")
+
+
+def test_guests_and_waiters_of_a_removed_class_go_to_another_with_their_time_of_arrival() -> None:
+    """Nobody loses a place for it, so there may be too many for a while; of waiters as many as the queue takes."""
+    web = ClassSettings("web", limit=5, max_clients=2, queue_max=3)
+    room = ClientPlaces(budget(5, web, ClassSettings("job", limit=1, max_clients=1)), now=0.0)
+    for client, name in ((1, "web"), (2, "web"), (3, "job")):
+        assert granted(room.join(ClientId(client), name, 0.0)) == [client]
+    for client, name in ((4, "job"), (5, "web"), (6, "job"), (7, "job")):
+        assert room.join(ClientId(client), name, float(client)) == ()
+    moves = {ClientId(client): Destination("web", client) for client in (3, 4, 6, 7)}
+    assert refused(room.reconfigure(budget(5, web), 8.0, moves)) == [(7, "queue_full")]
+    assert (room.taken("web"), room.waiting("web"), room.taken_by("web", 3)) == (3, 3, 1)
+    with pytest.raises(UnknownClass):
+        room.taken("job")
+    assert [granted(room.left(ClientId(client), 9.0)) for client in (3, 2, 1, 4)] == [[], [4], [5], [6]]
 
 
 def test_everybody_is_sent_away_at_shutdown() -> None:

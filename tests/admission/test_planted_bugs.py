@@ -4,7 +4,7 @@ A property test that cannot fail is worse than none. The runs are derandomized: 
 every run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from proxy.admission import ledger as ledger_module
-from proxy.admission import rule
+from proxy.admission import removal, rule
 from proxy.admission.classes import BudgetSettings, ClassState, ClientId
 from proxy.admission.controller import Controller
 from proxy.admission.decisions import NOTHING, Decision
@@ -394,6 +394,48 @@ def nothing_is_cut(patch: pytest.MonkeyPatch) -> None:
         return cut_to_fit(replace(settings, total=1000), limits)
 
     patch.setattr(ledger_module, "cut_to_fit", cut)
+
+
+@bug("who comes from a removed class goes behind everybody")
+def moved_to_the_end(patch: pytest.MonkeyPatch) -> None:
+    def take_in(self: ClassQueue, others: Iterable[Waiter]) -> None:
+        for waiter in list(others):
+            self.add(waiter)
+
+    patch.setattr(ClassQueue, "take_in", take_in)
+
+
+@bug("who comes from a removed class stays a flow of it")
+def old_flows(patch: pytest.MonkeyPatch) -> None:
+    change_class = Ledger.change_class
+
+    def change(self: Ledger, coming: Sequence[tuple[Waiter, object]], account: Account, now: float) -> None:
+        change_class(self, [(waiter, ("old", waiter.flow)) for waiter, _ in coming], account, now)
+
+    patch.setattr(Ledger, "change_class", change)
+
+
+replaced(
+    "a removed class brings as many as it likes into a queue",
+    Controller,
+    "_turn_away_too_many",
+    lambda self, moved, now: [],
+)
+
+
+@bug("of those who come from a removed class the first are turned away")
+def first_come_last_served(patch: pytest.MonkeyPatch) -> None:
+    turn_away = Controller._turn_away_too_many
+
+    def wrong(self: Controller, moved: Sequence[Waiter], now: float) -> list[Decision]:
+        return turn_away(self, moved[::-1], now)
+
+    patch.setattr(Controller, "_turn_away_too_many", wrong)
+
+
+@bug("who comes from a removed class is refused as before")
+def nobody_moves(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(removal, "_target_or_none", lambda ledger, destination: None)
 
 
 @bug("a switch serves nobody")

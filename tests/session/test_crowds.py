@@ -40,7 +40,6 @@ async def test_thousands_of_runs_hold_a_connection_each_and_share_a_few(run_prox
             "all": {
                 "limit": SLOTS,
                 "queue": {"timeout": "60s", "max": RUNS},
-                "connects": {"per_identity": {"burst": RUNS}},  # all of them before the first asks for anything
             }
         },
     )

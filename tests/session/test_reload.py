@@ -15,6 +15,7 @@ from proxy.service.config.model import Config
 from proxy.service.config_watch import ConfigWatch
 from proxy.service.findings import BudgetCannotHold
 from proxy.service.reload_report import ReloadReport
+from proxy.session import clock
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy, config_of, merged
 from tests.support.servers import Postgres
@@ -36,6 +37,14 @@ def rows(found: ReloadReport) -> list[tuple[object, ...]]:
 
 async def bulk_client(proxy: Running) -> WireClient:
     return await proxy.connect(application_name="import-1")
+
+
+async def waiting_in_order(proxy: Running, clients: list[WireClient]) -> list[WireClient]:
+    """Each asks for its own number once those before it wait."""
+    for place, client in enumerate(clients):
+        await client.send(query(f"select {place}"))
+        await eventually(lambda place=place: proxy.waiting() == place + 1)
+    return clients
 
 
 async def test_the_difference_says_who_gains_who_loses_and_what_is_in_use(run_proxy: RunProxy) -> None:
@@ -80,10 +89,7 @@ async def test_a_renamed_class_goes_on_with_holders_waiters_and_orders(run_proxy
     holders = [await bulk_client(proxy) for _ in range(2)]
     for holder in holders:
         await holder.query("begin")
-    waiters = [await bulk_client(proxy) for _ in range(3)]
-    for place, waiter in enumerate(waiters):
-        await waiter.send(query(f"select {place}"))
-        await eventually(lambda place=place: proxy.waiting() == place + 1)
+    waiters = await waiting_in_order(proxy, [await bulk_client(proxy) for _ in range(3)])
     proxy.process.steering.set({"classes.bulk.queue.max": 50}, by="anna", reason="", source="test")
     proxy.process.steering.switch("bulk", ClassState.PAUSED, by="anna", reason="", source="test")
     said = proxy.reload(classes={"batch": BULK | {"renamed_from": "bulk"}, "all": {"limit": 2}})
@@ -98,6 +104,84 @@ async def test_a_renamed_class_goes_on_with_holders_waiters_and_orders(run_proxy
     await holders[1].query("commit")
     assert await holders[1].value("select 1") == "1"
     assert proxy.reload(classes={"batch": BULK | {"renamed_from": "bulk"}, "all": {"limit": 3}})
+
+
+async def test_who_waits_in_a_removed_class_is_served_in_the_class_that_it_belongs_to_now(run_proxy: RunProxy) -> None:
+    """By its time of arrival: the second of bulk came between the two of all. Not one is refused."""
+    classes = {"bulk": BULK | {"limit": 1}, "all": {"limit": 1, "queue": {"timeout": "20s"}}}
+    proxy = await run_proxy(budget=BUDGET, classes=classes)
+    holders = [await bulk_client(proxy), await proxy.connect()]
+    for holder in holders:
+        await holder.query("begin")
+    clients = [await proxy.connect(), await bulk_client(proxy), await proxy.connect(), await bulk_client(proxy)]
+    waiters = await waiting_in_order(proxy, clients)
+    order: list[int] = []
+
+    async def work(place: int) -> None:
+        assert (await waiters[place].answer()).value == str(place)
+        order.append(place)
+
+    said = proxy.reload(classes={"all": classes["all"]})
+    assert any("who waits does so there, by its time of arrival" in line for line in said)
+    assert proxy.waiting() == 4
+    assert {client.class_name for client in proxy.desk.clients} == {"all"}
+    counts = {one.name: (one.used, one.waiting) for one in proxy.controller.snapshot(clock.now()).classes}
+    assert (counts["bulk"], counts["all"]) == ((1, 0), (1, 4)), "what it held is its own until it is given back"
+    async with asyncio.TaskGroup() as group:
+        for place in range(4):
+            group.create_task(work(place))
+        await holders[1].query("commit")
+    assert order == [0, 1, 2, 3]
+    assert (await holders[0].query("commit")).tags == ["COMMIT"]
+    assert proxy.controller.in_use == 0
+
+
+async def test_only_whom_the_other_queue_has_no_room_for_is_refused_in_its_words(
+    run_proxy: RunProxy,
+) -> None:
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": BULK | {"limit": 1}, "all": {"limit": 1}})
+    holders = [await bulk_client(proxy), await proxy.connect()]
+    for holder in holders:
+        await holder.query("begin")
+    waiters = await waiting_in_order(proxy, [await bulk_client(proxy) for _ in range(3)])
+    proxy.reload(classes={"all": {"limit": 1, "queue": {"timeout": "20s", "max": 2}}})
+    error = (await waiters[2].answer()).error
+    assert error is not None
+    assert error.message == 'class "all" is full: 1 of 1 server connections in use, 2 clients waiting'
+    assert error.hint == "raise classes.all.limit or classes.all.queue.max"
+    await holders[1].query("commit")
+    assert [(await waiter.answer()).value for waiter in waiters[:2]] == ["0", "1"]
+    assert await waiters[2].value("select 'goes on'") == "goes on"
+    await holders[0].query("commit")
+
+
+async def test_who_waits_for_a_place_in_a_removed_class_comes_in_with_the_other(run_proxy: RunProxy) -> None:
+    """A mutex is dissolved: its guest and whoever waited to be the next belong to a class with room for both."""
+    mutex = BULK | {"max_clients": 1, "queue": {"timeout": "20s"}}
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": mutex, "all": {"limit": 2, "max_clients": 2}})
+    guest, waiter = await bulk_client(proxy), asyncio.create_task(bulk_client(proxy))
+    await eventually(lambda: proxy.places.waiting("bulk") == 1)
+    proxy.reload(classes={"all": {"limit": 2, "max_clients": 2, "queue": {"timeout": "20s"}}})
+    second = await waiter
+    assert [await one.value("select 1") for one in (guest, second)] == ["1", "1"]
+    assert proxy.places.taken("all") == 2
+    third = asyncio.create_task(proxy.connect())
+    await eventually(lambda: proxy.places.waiting("all") == 1)
+    await guest.leave()
+    assert await (await third).value("select 1") == "1"
+
+
+async def test_a_login_that_waits_for_the_slot_of_its_session_gets_one_of_the_other_class(run_proxy: RunProxy) -> None:
+    session = BULK | {"limit": 1, "pool_mode": "session"}
+    proxy = await run_proxy(budget=BUDGET, classes={"bulk": session, "all": {"limit": 1}})
+    holder, waiter = await bulk_client(proxy), asyncio.create_task(bulk_client(proxy))
+    await eventually(lambda: proxy.waiting() == 1)
+    proxy.reload(classes={"all": {"limit": 1}})
+    assert await (await waiter).value("select 1") == "1"
+    found = {one.name: (one.used, one.pinned) for one in proxy.controller.snapshot(clock.now()).classes}
+    assert (found["bulk"], found["all"]) == ((1, 1), (1, 1))
+    await holder.leave()
+    await eventually(lambda: proxy.controller.in_use == 1)
 
 
 async def test_a_removed_class_drains_and_says_so(run_proxy: RunProxy) -> None:

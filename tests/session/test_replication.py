@@ -165,6 +165,22 @@ async def test_over_the_limit_it_waits_and_gets_the_next_slot(run_proxy: RunProx
     assert second.process_id != 0
 
 
+async def test_whoever_waits_for_a_slot_to_replicate_gets_it_from_the_class_that_a_reload_names_for_it(
+    run_proxy: RunProxy, primary: EmbeddedPostgres
+) -> None:
+    classes = {"standbys": SETTINGS["classes"]["standbys"] | {"limit": 1}, "all": {"limit": 1}}
+    proxy = await run_proxy(primary.url("app"), **SETTINGS | {"classes": classes})
+    first, waiter = await standby(proxy), asyncio.create_task(standby(proxy))
+    await eventually(lambda: proxy.waiting() == 1)
+    proxy.reload(replication_class="streams", classes={"streams": {"limit": 1}, "all": {"limit": 1}})
+    second = await waiter
+    assert len((await second.query("IDENTIFY_SYSTEM")).rows) == 1
+    assert (slots_of(proxy, "standbys"), slots_of(proxy, "streams")) == (1, 1)
+    assert {client.class_name for client in proxy.desk.clients} == {"streams"}
+    await first.leave()
+    await eventually(lambda: proxy.controller.in_use == 1)
+
+
 async def test_a_waiter_that_leaves_is_forgotten(run_proxy: RunProxy, primary: EmbeddedPostgres) -> None:
     proxy = await run_proxy(primary.url("app"), **SETTINGS)
     held = [await standby(proxy), await standby(proxy)]

@@ -66,11 +66,15 @@ class InternalSlot:
             self._gate.release(self.id, clock.now())
 
     def granted(self, grant: Grant) -> None:
-        self._answer.set_result(True)
+        if self._answer.cancelled():  # a timeout of this very turn of the loop: whoever waited does not know yet
+            self._gate.release(self.id, clock.now())
+        else:
+            self._answer.set_result(True)
 
     def refused(self, refusal: Refuse) -> None:
         if self._class_name != INTERNAL_CLASS:
             self._why_not = f'class "{self._class_name}" has no slot: {refusal.reason.value}'
-        self._answer.set_result(False)
+        if not self._answer.cancelled():
+            self._answer.set_result(False)
 
     def still_waiting(self, event: StillWaiting) -> None: ...

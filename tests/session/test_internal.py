@@ -8,6 +8,7 @@ import pytest
 
 from proxy.admission.classes import INTERNAL_CLASS, BudgetSettings, ClassSettings, ClientId
 from proxy.admission.controller import Controller
+from proxy.admission.decisions import RefusalReason
 from proxy.session import clock
 from proxy.session.gate import Gate
 from proxy.session.internal import InternalSlot
@@ -56,3 +57,23 @@ async def test_a_grant_in_the_same_turn_as_the_cancellation_is_given_back(upstre
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert upstream.gate.controller.in_use == 0
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_an_answer_that_comes_between_a_timeout_and_its_task_takes_no_slot(upstream, is_refused):
+    """A timeout cancels the wait at once, and the task that waited learns it a moment later.
+
+    A slot that was given back in between went to nobody and was lost for good: every canary that is late could do that.
+    """
+    crashes: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: crashes.append(context))
+    first = InternalSlot(upstream)
+    await first.__aenter__()
+    waiting = asyncio.create_task(hold(upstream, asyncio.Event()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    if is_refused:
+        upstream.gate.refuse_all_waiting(RefusalReason.SHUTTING_DOWN)
+    await first.__aexit__()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (upstream.gate.controller.in_use, upstream.gate.controller.waiting, crashes) == (0, 0, [])

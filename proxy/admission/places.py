@@ -118,13 +118,13 @@ class ClientPlaces:
         configured = {one.name: one for one in settings.classes}
         for old, new in renamed_classes(settings, self._rooms).items():
             room = self._rooms[new] = self._rooms.pop(old)
-            for waiter in room.queue.waiters.values():
+            for waiter in room.all_waiters():
                 waiter.class_name = new
         for name, one in configured.items():
             room = self._rooms.setdefault(name, Room(one, now))
-            other_bound = room.settings.max_clients_per_identity != one.max_clients_per_identity
+            bound = room.settings.max_clients_per_identity  # the one in force: a class that only warns has none
             room.adopt(one)
-            if other_bound:
+            if room.settings.max_clients_per_identity != bound:
                 room.line_up_again(self._identities)
         moved, decisions = self._leave_rooms([one for one in self._rooms if one not in configured], moves, now)
         for name in configured:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from proxy.admission.classes import ClassSettings, ClientId
+from proxy.admission.classes import ClassSettings, ClientId, Mode
 from proxy.admission.decisions import Decision, Grant, RefusalReason, Refuse, StillWaiting
 from proxy.admission.places import ClientPlaces
 from proxy.admission.queues import Waiter
@@ -113,6 +113,27 @@ def test_identities_that_are_gone_are_forgotten() -> None:
     assert room._room("job").identities == {}
 
 
+def test_who_is_held_back_goes_on_under_the_new_name_of_its_class() -> None:
+    """It was left behind under the old one, and its deadline, or its leaving, met a class that is no more."""
+    room = places(max_clients_per_identity=1, queue_timeout_seconds=5.0)
+    for client in (1, 2, 3):
+        join(room, client, "greedy")
+    renamed = ClassSettings("task", limit=1, max_clients_per_identity=1, renamed_from="job")
+    assert list(room.reconfigure(budget(5, renamed), 1.0)) == []
+    assert list(room.left(ClientId(3), 2.0)) == []
+    assert granted(room.left(ClientId(1), 3.0)) == [2]
+    assert (room.taken("task"), room.waiting("task")) == (1, 0)
+
+
+def test_who_is_held_back_comes_in_where_its_class_only_warns_from_now_on() -> None:
+    """The number stays the same, and decides nothing any more."""
+    room = places(max_clients_per_identity=1)
+    for client in (1, 2, 3):
+        join(room, client, "greedy")
+    warns = ClassSettings("job", limit=1, max_clients_per_identity=1, mode=Mode.WARN)
+    assert granted(room.reconfigure(budget(5, warns), 1.0)) == [2, 3]
+
+
 # Over drawn traffic
 
 
@@ -121,6 +142,7 @@ class Traffic:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        self.name = "job"
         self.settings = self.drawn_settings()
         self.places = ClientPlaces(budget(5, self.settings), now=0.0)
         self.guests: dict[ClientId, Hashable] = {}
@@ -129,9 +151,13 @@ class Traffic:
         self.clients = 0
 
     def drawn_settings(self) -> ClassSettings:
+        """Of the same class, or of one that goes on in its place."""
+        was, self.name = self.name, self.random.choice([self.name, self.name, "task", "work"])
         return ClassSettings(
-            "job",
+            self.name,
             limit=1,
+            renamed_from=None if was == self.name else was,
+            mode=self.random.choice([Mode.ENFORCE, Mode.ENFORCE, Mode.ENFORCE, Mode.WARN]),
             max_clients=self.random.choice([None, 1, 2, 4]),
             max_clients_per_identity=self.random.choice([None, 1, 1, 2, 3]),
             queue_max=self.random.choice([0, 2, 50]),
@@ -151,14 +177,15 @@ class Traffic:
         self.clients += 1
         client, identity = ClientId(self.clients), self.random.choice("abc")
         takes_short_way = self.random.random() < 0.5
-        if takes_short_way and self.places.try_join(client, "job", identity):
+        if takes_short_way and self.places.try_join(client, self.name, identity):
             assert identity not in self.waiters.values(), "it overtook one of its identity"
             self.guests[client] = identity
             assert self.has_room(identity, but_for=1), "admitted above a bound"
             return
         self.waiters[client] = identity
-        decisions = self.places.join(client, "job", self.now, identity=identity)
-        assert not (takes_short_way and granted(decisions)), "it could have had its place by the short way"
+        decisions = self.places.join(client, self.name, self.now, identity=identity)
+        warns = self.settings.mode is Mode.WARN  # and has to say so
+        assert warns or not (takes_short_way and granted(decisions)), "it could have had its place by the short way"
         self.apply(decisions)
 
     def somebody_goes(self) -> None:
@@ -188,6 +215,8 @@ class Traffic:
                 assert self.has_room(identity, but_for=1), "admitted above a bound"
 
     def has_room(self, identity: Hashable, *, but_for: int = 0) -> bool:
+        if self.settings.mode is Mode.WARN:
+            return True
         of_class, of_identity = self.settings.max_clients, self.settings.max_clients_per_identity
         guests = Counter(self.guests.values())[identity] - but_for
         return (of_class is None or len(self.guests) - but_for < of_class) and (
@@ -197,10 +226,10 @@ class Traffic:
     def check(self) -> None:
         for client, identity in self.waiters.items():
             assert not self.has_room(identity), f"client {client} waits while there is a place it may have"
-        assert self.places.taken("job") == len(self.guests)
-        assert self.places.waiting("job") == len(self.waiters)
+        assert self.places.taken(self.name) == len(self.guests)
+        assert self.places.waiting(self.name) == len(self.waiters)
         for identity in "abc":
-            assert self.places.taken_by("job", identity) == Counter(self.guests.values())[identity]
+            assert self.places.taken_by(self.name, identity) == Counter(self.guests.values())[identity]
 
 
 def much_traffic() -> None:

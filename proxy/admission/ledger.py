@@ -136,7 +136,7 @@ class Account:
     def settle_limit(self) -> None:
         limit = 0 if self.retired else self.settings.limit
         self.limit = limit if self.adaptive_limit is None else min(limit, self.adaptive_limit)
-        self.ceiling = self.limit if self.ramp is None else min(self.limit, self.ramp.limit)
+        self.ceiling = self.limit if self.ramp is None else min(self.limit, max(self.ramp.limit, self.reserved))
 
     def begin_slowly(self, now: float) -> None:
         """It has stood still, and everybody who waits must not be served at once."""
@@ -344,6 +344,7 @@ class Ledger:
             part = parts.by_class.get(account.name, Part(0, 0))
             account.reserved = part.reserved
             account.floor = part.floor
+            account.settle_limit()  # a slow start never holds back what is reserved, from now on
             self.most_committed += max(account.used, part.reserved)
 
     def forget_drained(self) -> None:

@@ -1,6 +1,8 @@
 """After a pause and after an outage a class comes up to its limit in time, and not in one moment."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -51,6 +53,15 @@ def test_the_reservation_is_not_ramped() -> None:
     core = paused(limit=10, reserved=5)
     assert len(resumed(core)) == 6
     assert moments_of_grants(core, 100.0) == [(1.0, 1), (2.0, 1), (3.0, 1), (4.0, 1)]
+
+
+def test_a_reservation_that_grows_meanwhile_is_not_ramped_either() -> None:
+    """By a reload, or because the server is its old size again: it waited for the steps of the ramp."""
+    core = paused(limit=10)
+    assert len(resumed(core)) == 1
+    bulk, web = core.settings.classes
+    more = budget(core.total, replace(bulk, reserved=5), web)
+    assert len(granted(core.reconfigure(more, 0.0))) == 4
 
 
 def test_what_was_held_through_the_pause_counts() -> None:

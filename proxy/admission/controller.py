@@ -78,11 +78,14 @@ class Controller:
         account = self._ledger.account(class_name)
         return max(0, rule.held_part(account, now) - account.used)
 
-    def would_serve(self, class_name: str, now: float) -> bool:
-        """Whether somebody waits who would be granted a slot, had the class one less of those it borrows."""
+    def would_serve(self, client: ClientId, now: float) -> bool:
+        """Whether somebody waits who would be granted a slot, had the class of this one's one less of those it borrows.
+
+        That is the class it was granted in, whatever its client belongs to by now. Who holds none would serve nobody.
+        """
         ledger = self._ledger
-        account = ledger.account(class_name)
-        if not ledger.waiters or account.used <= account.reserved:
+        account = ledger.holders.get(client)
+        if account is None or not ledger.waiters or account.used <= account.reserved:
             return False
         ledger.suppose(account, -1)
         try:

@@ -13,6 +13,7 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from proxy.admission.classes import ClientId
 from proxy.admission.holds import Bound, Conduct, HoldBounds, next_look_at, reached
 from proxy.session import clock, refusals
 from proxy.session.explained import Explained
@@ -168,8 +169,8 @@ class HoldWatch:
         return reached(self.bounds, conduct, now, is_wanted=True) is Bound.BORROWED_IDLE_IN_TRANSACTION
 
     @property
-    def class_name(self) -> str:
-        return self._client.class_name
+    def client_id(self) -> ClientId:
+        return self._client.id
 
 
 class Holds:
@@ -235,7 +236,7 @@ class Holds:
         for watch in list(self._may_go):
             if not watch.is_idle_on_borrowed_time(now):
                 del self._may_go[watch]
-            elif self._coming_back is None and gate.controller.would_serve(watch.class_name, now):
+            elif self._coming_back is None and gate.controller.would_serve(watch.client_id, now):
                 self._coming_back = watch
                 watch.end(Bound.BORROWED_IDLE_IN_TRANSACTION, now)
         if self._may_go and gate.waiting:

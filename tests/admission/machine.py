@@ -273,7 +273,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         """Whether a slot that the class borrows would serve somebody is known before it is given back."""
         c = self.reference.holder(client)
         self.reference.at(self.now)
-        would_serve, is_borrowed = self.core.would_serve(c.name, self.now), c.u > c.r
+        would_serve, is_borrowed = self.core.would_serve(client, self.now), c.u > c.r
         is_simple = not (c.holders[client] or c.debt)  # else more changes than the number of slots
         decisions = self.core.release(client, self.now)
         serves = any(isinstance(one, Grant) for one in decisions)

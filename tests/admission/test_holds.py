@@ -103,10 +103,10 @@ def crowded() -> Controller:
 
 def test_a_borrowed_slot_would_serve_who_waits_for_it_and_asking_changes_nothing() -> None:
     core = crowded()
-    assert not core.would_serve("bulk", 100.0)
+    assert not core.would_serve(ClientId(1), 100.0)
     core.request(ClientId(3), "web", flow=3, now=100.0)
     before = core.snapshot(100.0)
-    assert core.would_serve("bulk", 100.0)
+    assert core.would_serve(ClientId(1), 100.0)
     assert core.snapshot(100.0) == before
 
 
@@ -116,5 +116,11 @@ def test_a_slot_of_its_own_reservation_is_not_borrowed() -> None:
     core.request(ClientId(3), "web", flow=3, now=100.0)
     core.request(ClientId(4), "web", flow=4, now=100.0)
     assert core.waiting == 1
-    assert not core.would_serve("bulk", 100.0)
-    assert not core.would_serve("web", 100.0)
+    assert not core.would_serve(ClientId(2), 100.0)
+    assert not core.would_serve(ClientId(3), 100.0)
+
+
+def test_who_holds_no_slot_would_serve_nobody() -> None:
+    core = crowded()
+    core.request(ClientId(3), "web", flow=3, now=100.0)
+    assert not core.would_serve(ClientId(3), 100.0)

@@ -79,9 +79,9 @@ def no_cap_at_all(patch: pytest.MonkeyPatch) -> None:
 
 
 replaced(
-    "any slot is said to serve whoever waits", Controller, "would_serve", lambda self, name, now: bool(self.waiting)
+    "any slot is said to serve whoever waits", Controller, "would_serve", lambda self, client, now: bool(self.waiting)
 )
-replaced("a borrowed slot is said to serve nobody", Controller, "would_serve", lambda self, name, now: False)
+replaced("a borrowed slot is said to serve nobody", Controller, "would_serve", lambda self, client, now: False)
 
 
 # Parts and commitments

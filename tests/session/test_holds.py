@@ -193,6 +193,28 @@ async def test_a_slot_that_nobody_who_waits_may_have_is_left_alone(run_proxy: Ru
     assert not proxy.measures.holds_ended
 
 
+async def test_whose_slot_is_borrowed_is_told_by_the_class_it_was_granted_in(run_proxy: RunProxy) -> None:
+    """A reload moved a client in its transaction to another class: it was ended for what that class had borrowed."""
+    bulk = LENT["classes"]["bulk"]
+    web = {"priority": 1, "reserved": 1, "limit": 2, "queue": {"timeout": "20s"}, "holds": bulk["holds"]}
+    names: tuple[list[dict[str, str]], ...] = (
+        [{"application_name": "web"}, {"application_name": "moving"}],
+        [{"application_name": "web"}],
+    )
+    before, after = ({"web": {**web, "match": match}, "bulk": bulk} for match in names)
+    proxy = await run_proxy(**{**LENT, "budget": {"total": 4, "keep_free": 0}, "classes": before})
+    moving = await proxy.connect(application_name="moving")
+    await moving.query("begin")
+    await until_they_may_go(proxy, 1)  # it has idled for longest
+    first, second = await idle_in_transaction(proxy, 2)
+    proxy.reload(**{**LENT, "budget": {"total": 4, "keep_free": 0}, "classes": after})
+    await until_they_may_go(proxy, 3)
+    assert await (await proxy.connect(application_name="web")).value("select 1") == "1"
+    assert (await first.answer()).codes == ["25P03"]
+    for client in (moving, second):
+        assert (await client.query("commit")).tags == ["COMMIT"]
+
+
 async def test_one_that_goes_on_in_time_keeps_its_borrowed_slot(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(**LENT)
     clients = await idle_in_transaction(proxy, 2)

@@ -487,7 +487,8 @@ class ClientConnection:
         self.tell_what_was_heard()
 
     def end_login(self, error: ErrorFields, waited_seconds: float) -> None:
-        """Its login is refused; who has come to nothing before is told so later."""
+        """Its login is refused; who has come to nothing before is told so later, and has no place until then."""
+        self.upstream.door.left(self.id)
         desk, name = self.desk, self.class_name
         answer = partial(self.end, error)
         desk.connects.tell_late(self, name, desk.flow(self.identity, name), waited_seconds, answer)

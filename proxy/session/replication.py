@@ -179,7 +179,8 @@ class ReplicationConnection(Holder):
         self._end_login(error, refusal.waited_seconds)
 
     def _end_login(self, error: ErrorFields, waited_seconds: float) -> None:
-        """It is refused; who has come to nothing before is told so later."""
+        """It is refused; who has come to nothing before is told so later, and has no place until then."""
+        self.upstream.door.left(self.id)
         desk, name = self._desk, self.class_name
         desk.connects.tell_late(self, name, desk.flow(self.identity, name), waited_seconds, partial(self.end, error))
 

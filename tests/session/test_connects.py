@@ -201,6 +201,23 @@ async def test_a_full_class_tells_who_reconnects_late(run_proxy: RunProxy) -> No
     assert told_late_from_the_second_on(found)
 
 
+@pytest.mark.parametrize("replicates", [False, True])
+async def test_a_refusal_that_is_told_late_keeps_no_place_of_the_class(run_proxy: RunProxy, replicates: bool) -> None:
+    """It waits for its answer and for nothing else. A mutex stood still for as long as somebody was kept from it."""
+    proxy = await run_proxy(
+        replication_class="all",
+        classes={"all": {"limit": 1, "pool_mode": "session", "max_clients": 2, "queue": {"max": 0}}},
+        refusals={"delay": "1m", "max_delay": "1m"},
+    )
+    await proxy.connect(application_name="holder")
+    kind = {"replication": "database"} if replicates else {}
+    assert (await told(*await knocks(proxy, **kind)))[0].error is not None
+    await knocks(proxy, **kind)
+    await eventually(lambda: proxy.desk.connects.late.held == 1)
+    assert proxy.upstream.door.places.taken("all") == 1
+    proxy.desk.connects.end()
+
+
 async def test_so_does_one_with_as_many_clients_as_it_may_have(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(
         classes={"all": {"limit": 1, "max_clients": 1, "queue": {"max": 0}}}, refusals=FULL["refusals"]

@@ -83,13 +83,14 @@ class Link(Holder):
         """It is not certain under which settings more would run.
 
         A SET of the proxy's own is not answered yet, or a RESET of the client's whose answer brings another one; or the
-        connection has been reset, and is not the client's any more.
+        connection has been reset, and is not the client's any more. Nor is it certain what a cancel on its way would
+        hit, where what it was meant for is over.
         """
         server, state = self.server, self.client.state
         if state is not None and state.was_discarded:
             return True
         if not server.awaiting:
-            return False
+            return server.cancels_under_way > 0
         return server.awaiting.first == INJECTED or (server.tells_ready and not server.copying_in)
 
     def go_on(self) -> None:
@@ -354,8 +355,11 @@ class Link(Holder):
                 self.client.upstream.canceller.cancel(server)
 
     def cancel_over(self) -> None:
-        if self.server.is_clean and self.client.link is self:
+        if self.client.link is not self:
+            return
+        if self.server.is_clean:
             self.unit_may_be_over()
+        self.go_on()
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from dataclasses import replace
 from random import Random
 
 import pytest

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.admission.holds import HoldBounds
 from proxy.session import holding
+from proxy.session.cancel import Canceller
 from tests.support.eventually import eventually
 from tests.support.running import Running, RunProxy
 from tests.support.wire_client import FLUSH, Answer, WireClient, query, run
@@ -310,6 +311,31 @@ async def test_no_other_client_is_hit_by_a_cancel_that_comes_late(run_proxy: Run
         assert [answer.codes for answer in answers] == [[], [], []]
         assert (await slow.answer()).codes in ([], ["57014"])
     assert 0 < ended(proxy, "query") < 60
+
+
+@pytest.mark.parametrize("transaction", [[], ["begin"]])
+async def test_what_a_client_sends_next_is_not_hit_by_a_cancel_that_comes_late(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch, transaction: list[str]
+) -> None:
+    """Its query was over just in time, and it cannot know that a cancel is still on its way."""
+    may_go, send = asyncio.Event(), Canceller._send
+
+    async def send_late(*arguments: Any) -> bool:
+        await may_go.wait()
+        return await send(*arguments)
+
+    monkeypatch.setattr(Canceller, "_send", send_late)
+    proxy = await run_proxy(**bounded(limit=1, query="200ms"))
+    client = await proxy.connect()
+    for sql in transaction:
+        await client.query(sql)
+    assert (await client.query("select pg_sleep(0.3)")).codes == []
+    assert proxy.measures.cancels_forwarded == 1
+    await client.send(query("select pg_sleep(0.1)"))
+    await asyncio.sleep(0.05)
+    may_go.set()
+    assert (await client.answer()).codes == []
+    assert await client.value("select 1") == "1"
 
 
 async def test_one_that_sends_no_copy_data_cannot_be_cancelled_and_is_ended(

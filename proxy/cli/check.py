@@ -11,13 +11,13 @@ import click
 from proxy.cli.asking import ask_server, config_option
 from proxy.cli.output import print_json, print_table
 from proxy.service.budget import capacity, pinned_limit, usable_total
-from proxy.service.check import Finding, Severity, findings_of_upstreams
+from proxy.service.check import findings_of_upstreams
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import config_hash, load_config
 from proxy.service.config.model import Config, PriorityClass
 from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config.units import show_seconds
-from proxy.service.findings import Reporter
+from proxy.service.findings import Finding, Reporter, Severity
 from proxy.service.server_facts import ServerFacts, ServerUnreachable
 
 Facts = dict[str, ServerFacts | None]  # by upstream; None where it was not asked

@@ -20,8 +20,6 @@ from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.findings import Finding, Reporter, Severity
 from proxy.service.server_facts import ServerFacts
 
-__all__ = ["Finding", "Severity", "findings"]
-
 
 def findings(config: Config, facts: ServerFacts | None = None) -> list[Finding]:
     """As findings_of_upstreams, with the same facts for each upstream: usually there is one."""

@@ -20,8 +20,9 @@ from aiohttp import web
 from proxy.service.adaptive_state import worst_canary
 from proxy.service.class_status import Document, switch_document
 from proxy.service.config.parts import parts
+from proxy.service.exposition import CONTENT_TYPE, process_registry, render
 from proxy.service.history import SAMPLE_EVERY_SECONDS, History
-from proxy.service.metrics import CONTENT_TYPE, PgheadroomCollector, process_registry, render
+from proxy.service.metrics import PgheadroomCollector
 from proxy.service.page import page_with_headers
 from proxy.service.status import (
     history_document,

@@ -65,8 +65,6 @@ class ServerLogin:
         self.process_id = 0
         self.secret_key = b""
         self.error: ErrorFields | None = None
-        self.raw_error = b""
-        """The payload of the server's own ErrorResponse, where that is why the login failed."""
 
     def runs_on(self, certificate_der: bytes | None, *, is_local: bool = False) -> None:
         """The certificate the server has shown, None where the leg is not encrypted; whether it is a unix socket."""
@@ -189,7 +187,6 @@ class ServerLogin:
         return b""
 
     def _error_response(self, payload: bytes) -> bytes:
-        self.raw_error = payload
         self.error = messages.parse_error_fields(payload)
         self.state = LoginState.FAILED
         return b""

@@ -8,11 +8,12 @@ import jsonschema
 import pytest
 
 from proxy.service.budget import usable_total
-from proxy.service.check import Severity, findings
+from proxy.service.check import findings
 from proxy.service.config.loading import load_config
 from proxy.service.config.parts import parts
 from proxy.service.config.units import read_seconds
 from proxy.service.config.users import load_users
+from proxy.service.findings import Severity
 from proxy.service.server_facts import ServerFacts
 from tests.deploy.artifacts import DEPLOY, read_yaml
 

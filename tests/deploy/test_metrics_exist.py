@@ -13,8 +13,9 @@ from proxy.admission.classes import ClassSettings, Mode
 from proxy.admission.overload import Cause, Load, Verdict
 from proxy.demo.postgres import password_of
 from proxy.service.adaptive_state import AdaptiveState, CanaryResult, CanaryState
+from proxy.service.exposition import process_registry, render
 from proxy.service.history import History
-from proxy.service.metrics import PgheadroomCollector, process_registry, render
+from proxy.service.metrics import PgheadroomCollector
 from proxy.session.histogram import Histogram
 from tests.deploy.artifacts import LABELS_OF_PROMETHEUS, all_queries, dashboard_queries, metrics_and_labels
 from tests.support.eventually import eventually_sync

@@ -10,9 +10,10 @@ from proxy.admission.adaptive import Cause, Direction, Step
 from proxy.admission.overload import Load, Verdict
 from proxy.cli.status_lines import lines_beneath
 from proxy.service.adaptive_state import AdaptiveState, CanaryResult, CanaryState, TimedStep
+from proxy.service.exposition import process_registry, render
 from proxy.service.history import History
 from proxy.service.http import HttpSettings, build_application
-from proxy.service.metrics import PgheadroomCollector, process_registry, render
+from proxy.service.metrics import PgheadroomCollector
 from proxy.service.status import status_document
 from proxy.session.histogram import Histogram
 from tests.support.fake_view import FakeView, bad_day

@@ -2,12 +2,13 @@
 
 import pytest
 
-from proxy.service.check import Severity, findings
+from proxy.service.check import findings
 from proxy.service.check_classes import CLIENT_PATIENCE_SECONDS
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.parts import parts
 from proxy.service.customers import customer_class
+from proxy.service.findings import Severity
 from proxy.service.server_facts import ServerFacts, Strangers
 
 SERVER_OF_100 = ServerFacts(100, 3, 0)

@@ -6,8 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admission.classes import ClassState
 from proxy.admission.decisions import RefusalReason
+from proxy.service.exposition import process_registry, render
 from proxy.service.history import History
-from proxy.service.metrics import PgheadroomCollector, process_registry, render
+from proxy.service.metrics import PgheadroomCollector
 from proxy.service.schedule import Effect
 from proxy.service.view import (
     NAMES_SHOWN_PER_CLASS,
@@ -167,7 +168,7 @@ async def test_where_the_budget_does_not_hold_is_counted_by_how_bad_it_is(scrape
 async def test_written_in_pieces_it_is_the_text_that_prometheus_client_writes(monkeypatch):
     """A long family is written in steps; no sample may be lost between them and no header repeated."""
     collector = PgheadroomCollector(bad_day(), History())
-    monkeypatch.setattr("proxy.service.metrics.SAMPLES_PER_STEP", 7)
+    monkeypatch.setattr("proxy.service.exposition.SAMPLES_PER_STEP", 7)
 
     body = await render(collector, CollectorRegistry())
 

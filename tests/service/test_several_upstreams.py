@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from proxy.admission.decisions import RefusalReason
-from proxy.service.check import Severity, findings, findings_of_upstreams
+from proxy.service.check import findings, findings_of_upstreams
 from proxy.service.config.errors import ConfigError
 from proxy.service.config.loading import config_hash, load_config, load_config_text
 from proxy.service.config.parts import parts
 from proxy.service.config.settable import settable
+from proxy.service.findings import Severity
 from proxy.service.history import History
 from proxy.service.metrics import PgheadroomCollector
 from proxy.service.server_facts import ServerFacts

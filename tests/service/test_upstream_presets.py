@@ -7,9 +7,10 @@ import pytest
 
 from loadtests.pgbouncer import PgBouncer, find_pgbouncer, users_with_passwords
 from proxy.demo.postgres import DATABASE, EmbeddedPostgres, password_of
-from proxy.service.check import Severity, findings
+from proxy.service.check import findings
 from proxy.service.config.loading import load_config_text
 from proxy.service.config.model import Config
+from proxy.service.findings import Severity
 from proxy.service.server_facts import ServerFacts
 from proxy.service.server_watch import read_server_facts
 from tests.support import standby

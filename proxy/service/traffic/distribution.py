@@ -39,11 +39,6 @@ class Distribution:
     def observed_seconds(self) -> float:
         return sum(self.seconds.values())
 
-    @property
-    def value_seconds(self) -> float:
-        """The integral over time: of slots in use, slot-seconds."""
-        return sum(value * seconds for value, seconds in self.seconds.items())
-
     def most(self) -> int:
         return max((value for value, seconds in self.seconds.items() if seconds > 0), default=0)
 

@@ -137,7 +137,9 @@ class Process:
         """
         report, renamed = self.plan(config), self._renamed(config)
         settings = session_settings(config)
-        upstream_settings = {part.name: upstream_settings_of(part) for part in parts(config)}
+        for part in parts(config):
+            upstream_settings_of(part)  # what the next start could not use is refused now
+        upstream_settings = {part.name: upstream_settings_of(part) for _, part in self._parts_of(config)}
         in_force = self.steering.beside(config, renamed).in_force
         parts_in_force = self._parts_of(in_force)
         self.config, self.config_hash, self.in_force = config, report.config_hash, in_force
@@ -192,8 +194,9 @@ class Process:
         return report.findings
 
     def _parts_of(self, config: Config) -> list[tuple[RunningUpstream, UpstreamPart]]:
+        """Each with the URL that it dials: another one, with all that it says of TLS and times, takes a restart."""
         by_name = {part.name: part for part in parts(config)}
-        return [(upstream, by_name[upstream.name]) for upstream in self.upstreams]
+        return [(upstream, upstream.as_dialled(by_name[upstream.name])) for upstream in self.upstreams]
 
     def upstream_with(self, class_name: str) -> RunningUpstream:
         """The one whose slots the class gets. Raises StopIteration for a class that does not exist."""

@@ -6,6 +6,7 @@ Does not know: clients and their logins, sockets that are listened on, what HTTP
 
 import asyncio
 import random
+from dataclasses import replace
 
 import structlog
 
@@ -49,6 +50,7 @@ class RunningUpstream:
         settings, pool, loop = upstream_settings_of(part), pool_settings(part), desk.loop
         self.name = part.name
         self.part = part  # in force: with what orders and windows of time change
+        self._url = part.upstream.url
         budget = budget_settings(part, usable_total(part, None) or 1)
         self.controller = Controller(budget, now=clock.now(), draw=random.random)
         self.places = ClientPlaces(budget, now=clock.now(), draw=random.random)
@@ -146,6 +148,10 @@ class RunningUpstream:
     def budget_of(self, part: UpstreamPart) -> BudgetSettings:
         """What the admission core would be told under another configuration."""
         return self._budget(part, total_in_force(part, self.watch.facts) or self.registry.total)
+
+    def as_dialled(self, part: UpstreamPart) -> UpstreamPart:
+        """The part with the URL of the start."""
+        return replace(part, upstream=part.upstream.model_copy(update={"url": self._url}))
 
     def adopt(self, part: UpstreamPart, settings: UpstreamSettings) -> None:
         """A new configuration is in force, for clients too; the hosts are kept until a restart."""

@@ -450,6 +450,34 @@ async def problems(proxy: Running, cases: Mapping[str, Case], change: Change) ->
     return {key: one for key, one in found.items() if one}
 
 
+async def test_what_needs_a_restart_is_kept_as_it_runs_and_said_so(running: Running) -> None:
+    process, url = running.process, running.settings["upstream"]["url"]
+    ports, looks = (running.port, process.http.port), running.upstream.settings.check_seconds
+    changes = {
+        "listen.host": "localhost",
+        "listen.port": 1,
+        "http.port": 2,
+        "switches.state_file": "orders.json",
+        "upstream.url": f"{url.replace('app', 'other')}{'&' if '?' in url else '?'}connect_timeout=77&sslmode=disable",
+        "upstream.check_hosts": 60,
+        "log.level": "debug",
+    }
+    said = process.reload(config_of(deep(running.settings, nested(changes)), running.folder)).lines()
+    assert {line.partition(":")[0] for line in said if line.endswith("(after a restart)")} == set(changes)
+    assert (running.port, process.http.port) == ports
+    assert running.upstream.settings.check_seconds == looks
+    assert running.upstream.settings.user == "app"
+    assert running.registry.settings.dial_timeout_seconds == 5, (
+        "and not the connect_timeout of a URL that is not dialled"
+    )
+    assert running.registry.connector.upstream.tls.context is not None, "nor is its sslmode, half of it"
+    process.steering.set({"classes.all.limit": "3"}, by="anna", reason="")
+    assert await process.steering.saved() is None
+    assert not (running.folder / "orders.json").exists()
+    late = await running.connect()
+    assert await late.value("select 1") == "1"
+
+
 # Those that a reload takes over and `set` does not, though a single value stands there.
 ONLY_IN_THE_FILE = {"http.switches_from", "listen.tls.mode"}
 

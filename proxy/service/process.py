@@ -31,6 +31,7 @@ from proxy.service.tls import TlsFilesUnusable
 from proxy.service.traffic.watch import TrafficWatch
 from proxy.service.wiring import numbers_of, session_settings, upstream_settings_of
 from proxy.session import clock, refusals
+from proxy.session.crashes import count_crashes
 from proxy.session.frontdesk import Frontdesk
 from proxy.session.listener import Listener
 from proxy.session.measures import Measures
@@ -74,6 +75,7 @@ class Process:
         Raises BudgetCannotHold, CannotListen. A server that does not answer is no reason to fail: the process runs, is
         not ready, and asks again.
         """
+        count_crashes(asyncio.get_running_loop(), self.measures)
         self._refuse_impossible(findings(self.config, None))
         await asyncio.gather(*map(self._first_look, self.upstreams))
         problems = self._refuse_impossible(self.check(self.config))

@@ -448,6 +448,9 @@ class ClientConnection:
             is_for_all = refusal.reason is not RefusalReason.PINNED_LIMIT
             self.refuse_unit(refusals.refused(refusal, "ERROR"), is_for_all=is_for_all)
 
+    def crashed(self) -> None:
+        self.transport.abort()
+
     def tell_what_would_have_been(self) -> None:
         """Where its class only warns. To be called where a message of ours may stand."""
         would = self.gate.controller.warned.pop(self.id, None)

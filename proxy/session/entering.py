@@ -83,6 +83,9 @@ class Entering:
     def still_waiting(self, event: StillWaiting) -> None:
         self._client.still_waiting(event)
 
+    def crashed(self) -> None:
+        self._client.crashed()
+
     # -- a server connection ------------------------------------------------------------------------------------------
 
     def wanted_settings(self) -> Settings:

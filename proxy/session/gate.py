@@ -30,6 +30,9 @@ class Applicant(Protocol):
 
     def still_waiting(self, event: StillWaiting) -> None: ...
 
+    def crashed(self) -> None:
+        """One of these raised, which is a bug. It ends, and gives back what it holds."""
+
 
 class Timed(Protocol):
     """A part of the core that decides with the time."""
@@ -66,12 +69,18 @@ class DecisionLoop:
             self.set_timer()
 
     def _deliver_safely(self, decision: Decision) -> None:
-        """What breaks for one applicant must not keep the others from their answers, nor the timer from being set."""
+        """What breaks for one applicant must not keep the others from their answers, nor the timer from being set.
+
+        Nor may it keep a slot that was granted: the applicant ends, at once or with its connection.
+        """
+        applicant = self.applicants.get(decision.client)
         try:
             self._deliver_one(decision)
         except Exception as error:  # noqa: BLE001 (a bug: told to the loop as for any other callback)
             context = {"message": f"delivering {decision} failed", "exception": error}
             self._loop.call_exception_handler(context)
+            if applicant is not None:
+                self._loop.call_soon(applicant.crashed)
 
     def _deliver_one(self, decision: Decision) -> None:
         self._note(decision)

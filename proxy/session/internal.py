@@ -78,3 +78,8 @@ class InternalSlot:
             self._answer.set_result(False)
 
     def still_waiting(self, event: StillWaiting) -> None: ...
+
+    def crashed(self) -> None:
+        if not self._answer.done():
+            self._gate.release(self.id, clock.now())
+            self._answer.set_result(False)

@@ -132,6 +132,11 @@ class ListenHub(Holder):
 
     def still_waiting(self, event: StillWaiting) -> None: ...
 
+    def crashed(self) -> None:
+        for listening in self.channels.take_asking():
+            listening.asked_in_vain()
+        self._end()
+
     # -- the connection -----------------------------------------------------------------------------------------------
 
     def _dial(self) -> None:

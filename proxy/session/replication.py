@@ -178,6 +178,9 @@ class ReplicationConnection(Holder):
             error = refusals.no_place(refusal)
         self._end_login(error, refusal.waited_seconds)
 
+    def crashed(self) -> None:
+        self.transport.abort()
+
     def _end_login(self, error: ErrorFields, waited_seconds: float) -> None:
         """It is refused; who has come to nothing before is told so later, and has no place until then."""
         self.upstream.door.left(self.id)

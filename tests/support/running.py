@@ -211,8 +211,10 @@ async def running_proxy(
     running = Running(Process(config_of(settings, folder)), folder, settings)
     if resolve is not None:
         running.registry.connector.hosts.resolve = resolve
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: running.broken.append(_story(context)))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: running.broken.append(_story(context)))
     await running.process.start()
+    loop.set_exception_handler(lambda _, context: running.broken.append(_story(context)))
     try:
         yield running
         await running.hang_up()

@@ -53,7 +53,7 @@ SMALL: dict[str, Any] = {
     "budget": {"total": 3},
     "classes": {"all": {"limit": 2, "queue": {"timeout": "5s", "max": 50}, "pinned_limit": 2}},
     "limits": {"max_inspected_bytes": 1000, "max_waiting_bytes": 1000, "max_message_bytes": 100_000},
-    "pool": {"gone_timeout": "2s"},
+    "pool": {"gone_timeout": "2s", "dial_timeout": "1s"},
 }
 
 

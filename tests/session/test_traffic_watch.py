@@ -35,6 +35,11 @@ def look(proxy: Running) -> None:
     traffic.look({one.name: one.budget for one in proxy.process.view.upstreams()})
 
 
+async def restored(proxy: Running) -> None:
+    """The file of the record has been read: nothing is written before."""
+    await eventually(lambda: proxy.process.traffic._is_restored)
+
+
 async def test_slots_and_waiting_clients_are_seen_by_class_and_application(run_proxy: RunProxy) -> None:
     proxy = await run_proxy(**TWO_CLASSES)
     holders = [await proxy.connect(application_name=name) for name in ("web-1", "web-1", "web-2")]
@@ -91,9 +96,11 @@ async def test_a_restart_loses_nothing(run_proxy: RunProxy, tmp_path: Path) -> N
     await first.until_free()
     look(first)
     before = seen(first)
+    await restored(first)
     await first.process.traffic.save()
     second = await run_proxy(traffic={"file": str(file)})
-    await eventually(lambda: seen(second).seconds >= before.seconds)
+    await restored(second)
+    assert seen(second).seconds >= before.seconds
     assert seen(second).of_class("all").holds.count >= before.of_class("all").holds.count >= 1
 
 
@@ -102,6 +109,7 @@ async def test_a_start_that_fails_leaves_what_was_seen_before(run_proxy: RunProx
     file = tmp_path / "traffic"
     first = await run_proxy(traffic={"file": str(file)})
     await eventually(lambda: seen(first).seconds > 0, within_seconds=10)
+    await restored(first)
     await first.process.traffic.save()
     before = file.read_text()
     settings = merged(first.settings, {"listen": {"port": first.port}, "traffic": {"file": str(file)}})
@@ -125,7 +133,7 @@ async def test_a_file_that_is_no_record_is_set_aside_and_the_proxy_runs(run_prox
 
 async def test_a_file_that_cannot_be_written_is_told_once(run_proxy: RunProxy, tmp_path: Path) -> None:
     proxy = await run_proxy(traffic={"file": str(tmp_path / "nowhere" / "traffic")})
-    await eventually(lambda: proxy.process.traffic._is_restored)  # nothing is written before
+    await restored(proxy)
     with capture_logs() as log:
         for _ in range(3):
             await proxy.process.traffic.save()

@@ -7,8 +7,9 @@ Does not know: who sets them, when they end, how they are applied.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
+from proxy.service.config.errors import key_text
 from proxy.service.config.model import Config
-from proxy.service.config.settable import NotSettable, Number, read_setting, settable, with_values
+from proxy.service.config.settable import NotSettable, Number, leaves, read_setting, settable, with_values
 from proxy.service.findings import Finding, Severity
 from proxy.service.switchboard import OrderRefused, Override
 
@@ -19,13 +20,15 @@ Check = Callable[[Config], list[Finding]]
 def read_all(config: Config, written: Mapping[str, object]) -> dict[str, Number]:
     """The values by key. Raises OrderRefused with a sentence for each that cannot be used."""
     values, problems = {}, []
+    known = {key_text(path) for path, _ in leaves(config)}
     for key, text in written.items():
         try:
             values[key] = read_setting(config, key, text)
         except NotSettable as problem:
             problems.append(str(problem))
     if problems or not values:
-        raise OrderRefused("\n".join(problems) or "nothing to set: name a setting and its value", is_unknown=True)
+        is_unknown = any(key not in known for key in written)
+        raise OrderRefused("\n".join(problems) or "nothing to set: name a setting and its value", is_unknown=is_unknown)
     return values
 
 

@@ -164,3 +164,13 @@ def test_what_is_kept_holds_and_nothing_more_could_be_kept(values, random):
     assert holds(kept.values())
     assert {one.key for one, _ in dropped} | set(kept) == set(values)
     assert not any(holds([*kept.values(), one]) for one, _ in dropped)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_unknown"),
+    [({"classes.bulk.limti": "1"}, True), ({"classes.bulk.limit": "x"}, False), ({"listen.port": "1"}, False)],
+)
+def test_what_is_no_setting_is_told_from_what_cannot_be_set_to_that(written, is_unknown):
+    with pytest.raises(OrderRefused) as refused:
+        read_all(CONFIG, written)
+    assert refused.value.is_unknown == is_unknown

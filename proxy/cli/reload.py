@@ -26,7 +26,7 @@ def command(dry_run: bool, **options: Any) -> None:
     print_table(COLUMNS, [_row(one) for one in answer["changes"]])
     for note in answer["notes"]:
         click.echo(note)
-    if not answer["changes"]:
+    if not answer["changes"] and not answer["notes"]:
         click.echo("nothing differs from what is in force")
     done = "would be" if dry_run else "is"
     click.echo(f"configuration {answer['config_hash']} {done} in force")

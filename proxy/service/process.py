@@ -21,7 +21,7 @@ from proxy.service.config.parts import UpstreamPart, parts
 from proxy.service.config_watch import ConfigWatch
 from proxy.service.findings import BudgetCannotHold, Finding, Reporter, Severity
 from proxy.service.http import HttpServer, HttpSettings, SwitchesFrom
-from proxy.service.reload_report import Change, ReloadReport, compare
+from proxy.service.reload_report import Change, ReloadReport, compare, still_as_started
 from proxy.service.running_upstream import RunningUpstream
 from proxy.service.running_view import RunningView
 from proxy.service.server_facts import ServerUnreachable
@@ -50,7 +50,7 @@ class Process:
         """
         self._read = read or (lambda: load_config(config.file))
         loop = asyncio.get_running_loop()
-        self.config = config
+        self.config = self._started_with = config
         self.config_hash = config_hash(config)
         self.in_force = config  # with what orders and windows of time change
         self.measures = Measures()
@@ -117,7 +117,8 @@ class Process:
                 words = f"gains {after - before}" if after > before else f"loses {before - after}"
                 where = "" if part.is_only else f"upstreams.{part.name}"
                 changes.insert(0, Change(where, "slots", str(before), str(after), words))
-        return ReloadReport(tuple(changes), (*notes, *notes_of(config, beside)), config_hash(config))
+        notes += [*notes_of(config, beside), *still_as_started(self._started_with, self.in_force, config)]
+        return ReloadReport(tuple(changes), tuple(notes), config_hash(config))
 
     def _renamed(self, config: Config) -> dict[str, str]:
         budgets = (upstream.budget_of(part) for upstream, part in self._parts_of(config))

@@ -84,6 +84,18 @@ def compare(
     return changes, notes
 
 
+def still_as_started(started: Config, old: Config, new: Config) -> list[str]:
+    """A sentence for each setting that an earlier reload has changed, and that still runs as it did at the start."""
+    return [
+        f"{key_text(path)}: {_shown(value_at(started, path), info)} still runs; {_shown(value_at(new, path), info)} "
+        "waits for a restart"
+        for path, info in leaves(new)
+        if path[0] != "classes"
+        and reload_kind(info) == "restart"
+        and value_at(old, path) == value_at(new, path) != value_at(started, path)
+    ]
+
+
 def _summary(one: PriorityClass) -> str:
     return f"limit {one.limit}, reserved {one.reserved}"
 

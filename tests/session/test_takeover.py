@@ -476,6 +476,10 @@ async def test_what_needs_a_restart_is_kept_as_it_runs_and_said_so(running: Runn
     assert not (running.folder / "orders.json").exists()
     late = await running.connect()
     assert await late.value("select 1") == "1"
+    again = process.reload(config_of(deep(running.settings, nested(changes)), running.folder)).lines()
+    assert {line.partition(":")[0] for line in again if line.endswith("waits for a restart")} == set(changes)
+    back = process.reload(config_of(running.settings, running.folder)).lines()
+    assert not [line for line in back if line.endswith("waits for a restart")]
 
 
 # Those that a reload takes over and `set` does not, though a single value stands there.

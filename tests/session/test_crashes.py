@@ -8,12 +8,13 @@ from structlog.testing import capture_logs
 
 from proxy.admission.classes import BudgetSettings, ClassSettings, ClientId
 from proxy.admission.controller import Controller
+from proxy.service.process import Process
 from proxy.session import clock
 from proxy.session.crashes import count_crashes
 from proxy.session.gate import Gate
 from proxy.session.measures import Measures
 from tests.support.eventually import eventually
-from tests.support.running import Running, RunProxy
+from tests.support.running import Running, RunProxy, config_of
 from tests.support.wire_client import query
 
 
@@ -88,12 +89,13 @@ async def test_a_client_that_crashed_is_gone_with_its_slot(run_proxy: RunProxy) 
 
 
 async def test_a_callback_that_crashes_is_counted_by_the_process(run_proxy: RunProxy) -> None:
-    proxy = await run_proxy()
-    loop = asyncio.get_running_loop()
-    count_crashes(loop, proxy.measures)
-    loop.call_soon(lambda: 1 / 0)
-    await eventually(lambda: proxy.measures.crashes == 1)
-    proxy.measures.crashes = 0  # this one was wanted
+    """By one that was started as it is served: proxies of tests tell crashes to their test instead."""
+    other = await run_proxy()
+    process = Process(config_of(other.settings, other.folder))
+    await process.start()
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await eventually(lambda: process.measures.crashes == 1)
+    await process.drain_and_stop()
 
 
 async def test_a_waiting_client_whose_connection_is_cut_by_a_crash_leaves_the_queue(run_proxy: RunProxy) -> None:
